@@ -1,0 +1,1 @@
+"""The client: Flower ClientApp, local work and the gRPC link to a coordinator."""

@@ -1,0 +1,1 @@
+"""Adapters: the small tensors that are trained inside a frozen model."""

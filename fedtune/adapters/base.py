@@ -1,0 +1,90 @@
+"""The contract of an adapter: small trainable tensors in a frozen model, read, loaded and exported by name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fedtune.state import Shapes, State, copy_state, shapes_of
+
+SharedOrigin = Literal["none", "recomputed", "broadcast"]
+"""How a client comes by the frozen factors: there are none, it computes them itself (free), or it is sent them (counted)."""
+
+
+class Attached(ABC):
+    """An adapter in place on a model.
+
+    Guarantees: the model's base weights never change; `load(read())` changes nothing; only the tensors of
+    `parameters()` require gradients.
+    """
+
+    model: nn.Module
+    """The model with the adapter inside; call it as the base model is called."""
+    shared_origin: SharedOrigin
+    """How a client obtains the factors of `shared()`."""
+
+    @abstractmethod
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable tensors by canonical name, sorted; the task head's names start with `head.`."""
+
+    @abstractmethod
+    def shared(self) -> State:
+        """The frozen factors that every client must hold alike, by name; empty where `shared_origin` is `none`."""
+
+    @abstractmethod
+    def load_shared(self, factors: Mapping[str, torch.Tensor]) -> None:
+        """Put broadcast factors in place; raises AdapterError where names or shapes differ."""
+
+    @abstractmethod
+    def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        """Start from weight gradients, (out, in) by target module name, as LoRA-SB does (arXiv 2411.19557).
+
+        Raises AdapterError where the recipe's initialisation does not read gradients.
+        """
+
+    @abstractmethod
+    def targets(self) -> tuple[str, ...]:
+        """Dotted names of the adapted modules in the base model, sorted."""
+
+    @abstractmethod
+    def save(self, folder: Path, base: str) -> None:
+        """Write the adapter in PEFT's LoRA format (`adapter_config.json`, safetensors), base model named `base`."""
+
+    @abstractmethod
+    def merged(self) -> nn.Module:
+        """A plain copy of the base model with the adapter folded into its weights."""
+
+    def shapes(self) -> Shapes:
+        """The shapes of the trainable tensors."""
+        return shapes_of(self.parameters())
+
+    def read(self) -> State:
+        """The trainable tensors as a state of its own: fp32, CPU."""
+        return copy_state(self.parameters())
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy a state into the trainable tensors; raises AdapterError where names or shapes differ."""
+        from fedtune.adapters.check import check_same_tensors
+
+        parameters = self.parameters()
+        check_same_tensors(shapes_of(state), self.shapes(), what="the adapter state")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state[name])
+
+    def sketch(self) -> dict[str, float]:
+        """A few numbers a factor by which two machines see that they recomputed the same ones.
+
+        Each factor is projected on fixed cosine probes, one weight per column or row, so that a flipped sign, a
+        swapped pair or another base model shows, and the last digits of another machine's arithmetic do not.
+        """
+        return {name: _probe(tensor) for name, tensor in self.shared().items()}
+
+
+def _probe(factor: torch.Tensor) -> float:
+    rows = torch.cos(torch.arange(factor.shape[0], dtype=torch.float64))
+    columns = torch.cos(torch.arange(factor.shape[1], dtype=torch.float64) * 0.7)
+    return float(rows @ factor.double() @ columns)

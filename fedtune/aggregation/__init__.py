@@ -1,0 +1,1 @@
+"""Aggregation: how updates become the next global state, one file a scheme."""

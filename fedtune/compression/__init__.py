@@ -1,0 +1,1 @@
+"""Compression: the stages of an upload, one file each."""

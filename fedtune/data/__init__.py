@@ -1,0 +1,1 @@
+"""Data: a file, a folder or a packaged set becomes encoded rows."""

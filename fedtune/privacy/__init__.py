@@ -1,0 +1,1 @@
+"""Privacy: clipping, noise, sampling and accounting."""

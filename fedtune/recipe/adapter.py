@@ -1,0 +1,36 @@
+"""The `[adapter]` section: which small tensors are trained instead of the model."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from fedtune.recipe.base import Section
+
+AdapterKind = Literal["lora", "square"]
+Initialisation = Literal["weights", "random", "public-gradient", "private-gradient", "kaiming"]
+
+
+class AdapterSection(Section):
+    """The trained tensors, where they sit and how they start."""
+
+    kind: AdapterKind = "square"
+    """`lora`: B·A (arXiv 2106.09685). `square`: trainable R between frozen B and A (arXiv 2411.19557, 2502.15436)."""
+    rank: int = Field(16, ge=1, le=4096)
+    """The inner dimension r."""
+    alpha: float | None = Field(None, gt=0)
+    """LoRA's α: the product is scaled by α/r. Default r, a scale of one; `square` is always scaled by one."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the adapter; `lora` only."""
+    targets: Literal["all-linear", "attention"] | tuple[Annotated[str, StringConstraints(min_length=1)], ...] = "all-linear"
+    """`all-linear`, `attention` (query and value projections of the model at hand), or module names to end in."""
+    init: Initialisation = "weights"
+    """`weights`: SVD of the base weight. `random`: seeded. `kaiming`: LoRA's own, B=0. `public-gradient`: SVD of the gradient
+    on a public set. `private-gradient`: the published LoRA-SB start, from the clients' own rows; refused under privacy."""
+    seed: int = Field(0, ge=0)
+    """The seed of `random` and `kaiming`: the same on every client, eight bytes instead of the factors."""
+    head: bool = True
+    """Train the classification head too (counted in every upload)."""
+    init_rows: int = Field(64, ge=1)
+    """How many rows a gradient initialisation reads."""
+    init_source: str = ""
+    """The public data set of `public-gradient`."""

@@ -1,0 +1,71 @@
+"""What one round leaves behind: one line of `rounds.jsonl`."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScoreRecord(_Record):
+    """A score of the global state after the round."""
+
+    examples: int
+    loss: float
+    accuracy: float
+
+
+class ClientRecord(_Record):
+    """One asked client in one round."""
+
+    client: str
+    outcome: str
+    """`ok`, `late`, or the reason of a refusal or quarantine (`no-data`, `non-finite-update`, …)."""
+    detail: str = ""
+    """One sentence where the outcome is not `ok`."""
+    examples: int = 0
+    loss: float | None = None
+    """Mean local training loss."""
+    seconds: float | None = None
+    """From asking to the reply's arrival; in simulation the client's own compute time."""
+    bytes_down: int = 0
+    """Bytes of the messages to the client, as on the wire, without transport framing."""
+    bytes_up: int = 0
+
+
+class RoundRecord(_Record):
+    """One round; round 0 is the evaluation of the initial state."""
+
+    round: int
+    """0 before training, then 1, 2, …"""
+    finished_at: str
+    """UTC, ISO 8601."""
+    seconds: float
+    aggregated: bool
+    """False for round 0 and for a round with too few good updates."""
+    clients: tuple[ClientRecord, ...] = ()
+    train_loss: float | None = None
+    """Mean of the clients' losses, weighted as the updates."""
+    update_norm: float | None = None
+    """Euclidean norm of the step that the global state made."""
+    central: ScoreRecord | None = None
+    """On the central test set."""
+    federated: ScoreRecord | None = None
+    """On the clients' held-out rows, summed over rows."""
+    best: bool = False
+    """Is this the best evaluated round so far?"""
+    state_digest: str = ""
+
+    def bytes_up(self) -> int:
+        """Bytes that all clients sent in this round."""
+        return sum(c.bytes_up for c in self.clients)
+
+    def bytes_down(self) -> int:
+        """Bytes that all clients were sent in this round."""
+        return sum(c.bytes_down for c in self.clients)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values, one line's worth."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Local training: the steps of a cohort of clients against one resident base model."""

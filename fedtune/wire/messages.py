@@ -1,0 +1,78 @@
+"""The four messages between coordinator and client, before and after they are bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from fedtune.state import State
+
+TaskKind = Literal["train", "evaluate", "gradient"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the coordinator asks of a client."""
+
+    kind: TaskKind
+    run: str
+    """The run's random id; updates for another are stale."""
+    round: int
+    recipe: Mapping[str, Any]
+    """`Recipe.for_clients()`."""
+    recipe_fingerprint: str
+    model_fingerprint: str
+    base: str
+    """`digest(state)`: an update names the state that it started from."""
+    state: State
+    sketch: Mapping[str, float] = field(default_factory=dict)
+    """The coordinator's `Attached.sketch()`; a client whose own differs refuses."""
+    shared: State = field(default_factory=dict)
+    """Broadcast factors, where the client was not known to hold them."""
+    shared_digest: str = ""
+    """`digest` of the broadcast factors; empty where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A client's encoded delta (or, for `gradient`, its mean gradients)."""
+
+    run: str
+    round: int
+    client: str
+    base: str
+    stages: tuple[str, ...]
+    """The stages applied, first to last; they must be the recipe's."""
+    tensors: Mapping[str, torch.Tensor]
+    examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A client's score of a global state on its held-out rows."""
+
+    run: str
+    round: int
+    client: str
+    base: str
+    examples: int
+    loss_sum: float
+    correct: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A client's clear no: its policy, its data or its machine does not allow the task."""
+
+    run: str
+    round: int
+    client: str
+    reason: str
+    """A short stable name: `needs-factors`, `no-data`, `another-model`, `another-recipe`, `other-factors`, `failed`."""
+    message: str
+    """One sentence for the coordinator's log; holds nothing of the data."""
+
+
+Message = Task | Update | Evaluation | Refusal

@@ -1,0 +1,1 @@
+"""The coordinator: Flower ServerApp, round engine, checkpoints and the gRPC link."""

@@ -1,0 +1,1 @@
+"""Many virtual clients on one machine: the cohort Grid, partitioners, ready recipes."""
