@@ -1,0 +1,41 @@
+"""What all tests share: one thread, no network for model files, and tiny random models."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.factories import tiny_bert, tiny_gpt2, tiny_llama, tiny_vit
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer BERT with a word-level tokenizer, as a Hugging Face folder."""
+    return tiny_bert(tmp_path_factory.mktemp("tiny_bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with a byte-level tokenizer."""
+    return tiny_llama(tmp_path_factory.mktemp("tiny_llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer GPT-2: its projections are transformers' Conv1D."""
+    return tiny_gpt2(tmp_path_factory.mktemp("tiny_gpt2"))
+
+
+@pytest.fixture(scope="session")
+def tiny_vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer ViT for images of 16 x 16."""
+    return tiny_vit(tmp_path_factory.mktemp("tiny_vit"))
