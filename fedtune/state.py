@@ -19,9 +19,7 @@ def shapes_of(state: Mapping[str, torch.Tensor]) -> Shapes:
 
 def copy_state(state: Mapping[str, torch.Tensor]) -> State:
     """A state of its own: contiguous fp32 on the CPU, sharing no memory with `state`."""
-    return {
-        name: state[name].detach().to("cpu", torch.float32, copy=True).contiguous() for name in sorted(state)
-    }
+    return {name: state[name].detach().to("cpu", torch.float32, copy=True).contiguous() for name in sorted(state)}
 
 
 def subtract(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> State:
@@ -45,5 +43,5 @@ def digest(state: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         hasher.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        hasher.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from fedtune.recipe.adapter import AdapterKind
 from fedtune.state import State
 
 
@@ -16,8 +17,8 @@ class Aggregator(ABC):
     number of updates.
     """
 
-    exact: ClassVar[bool]
-    """Is the new global product the weighted mean of the clients' products, to rounding?"""
+    exact_for: ClassVar[frozenset[AdapterKind]]
+    """For which adapters is the new global product the weighted mean of the clients' products, to rounding?"""
     linear: ClassVar[bool]
     """Does a sum of the updates suffice? Then it streams, and secure aggregation can carry it."""
     heterogeneous: ClassVar[bool]

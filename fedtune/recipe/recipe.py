@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from pydantic.main import IncEx
+
 from fedtune.recipe.adapter import AdapterSection
 from fedtune.recipe.aggregation import AggregationSection
 from fedtune.recipe.base import Section
@@ -15,7 +17,12 @@ from fedtune.recipe.privacy import PrivacySection
 from fedtune.recipe.run import RunSection
 from fedtune.recipe.training import TrainingSection
 
-PRIVATE_TO_COORDINATOR = {"run": True, "federation": True, "data": {"source", "partition", "test_fraction", "max_rows"}}
+PRIVATE_TO_COORDINATOR: IncEx = {
+    "run": True,
+    "federation": True,
+    "data": {"source", "partition", "test_fraction", "max_rows"},
+    "adapter": {"init_source"},
+}
 """What a client is not told: paths, names and plans that are the coordinator's own affair."""
 
 

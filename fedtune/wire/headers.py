@@ -1,0 +1,60 @@
+"""The JSON headers of the messages: strict, bounded, no unknown keys, no NaN."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from fedtune.wire.messages import TaskKind
+
+Name = Annotated[str, StringConstraints(max_length=256)]
+HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,64}$")]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    run: Name
+    round: Count
+
+
+class TaskHeader(_Header):
+    """Header of a `Task`."""
+
+    kind: TaskKind
+    recipe: dict[str, Any]
+    recipe_fingerprint: HexDigest
+    model_fingerprint: HexDigest
+    base: HexDigest
+    sketch: dict[str, float] = {}
+    shared_digest: HexDigest = ""
+
+
+class _ReplyHeader(_Header):
+    client: Name
+
+
+class UpdateHeader(_ReplyHeader):
+    """Header of an `Update`."""
+
+    base: HexDigest
+    stages: tuple[Name, ...] = ()
+    examples: Annotated[int, Field(ge=-(2**53), le=2**53)]
+    """Negative counts are let through the parser, so that they are refused by name."""
+    metrics: Annotated[dict[Name, float], Field(max_length=64)] = {}
+
+
+class EvaluationHeader(_ReplyHeader):
+    """Header of an `Evaluation`."""
+
+    base: HexDigest
+    examples: Count
+    loss_sum: float
+    correct: Annotated[float, Field(ge=0)]
+
+
+class RefusalHeader(_ReplyHeader):
+    """Header of a `Refusal`."""
+
+    reason: Name
+    message: Annotated[str, StringConstraints(max_length=2000)]
