@@ -1,0 +1,84 @@
+"""A client's bench: the recipe it was given, the resident model, and the checks that both sides mean the same."""
+
+import math
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from fedtune.compression import Pipeline, make_pipeline
+from fedtune.errors import AdapterError, MalformedMessage, ModelError
+from fedtune.recipe import Recipe
+from fedtune.training.base import LocalStep
+from fedtune.training.resident import Resident, resident
+from fedtune.training.sequential import SequentialStep
+from fedtune.wire import Task
+
+
+class NeedsFactors(AdapterError):
+    """The task builds on broadcast factors that this client does not hold yet."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """Everything that stays between the rounds of one recipe."""
+
+    recipe: Recipe
+    recipe_fingerprint: str
+    resident: Resident
+    step: LocalStep
+    pipeline: Pipeline
+    shared_digest: str = ""
+
+    def fits(self, task: Task) -> bool:
+        """Was this bench set up for the recipe of `task`?"""
+        return task.recipe_fingerprint == self.recipe_fingerprint
+
+    def hold_factors(self, task: Task) -> None:
+        """Put the frozen factors of `task` in place, or see that the recomputed ones are the coordinator's.
+
+        Raises NeedsFactors where they have to be sent, AdapterError where they differ.
+        """
+        if task.shared_digest and task.shared_digest != self.shared_digest:
+            if not task.shared:
+                raise NeedsFactors("the task builds on broadcast factors that this client does not hold")
+            self.resident.attached.load_shared(task.shared)
+            self.shared_digest = task.shared_digest
+        elif self.resident.attached.shared_origin == "recomputed":
+            _compare(self.resident.attached.sketch(), dict(task.sketch))
+
+
+def set_up(task: Task, *, model: str | None = None) -> Bench:
+    """A bench for the recipe of `task`, on the base model that it names (or the local one that `model` names).
+
+    Raises MalformedMessage, ModelError or AdapterError where coordinator and client would not train the same thing.
+    """
+    recipe = _read(task)
+    if model is not None:
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": model})})
+    home = resident(recipe)
+    if home.loaded.fingerprint != task.model_fingerprint:
+        raise ModelError(
+            f"the base model {recipe.model.name!r} here is not the coordinator's (fingerprints differ); "
+            "install the same model, or name it with --model"
+        )
+    return Bench(recipe, task.recipe_fingerprint, home, SequentialStep(home), make_pipeline(recipe.compression.upload))
+
+
+def _read(task: Task) -> Recipe:
+    try:
+        recipe = Recipe.from_coordinator(dict(task.recipe))
+    except ValidationError as error:
+        raise MalformedMessage("the coordinator's recipe is not one that this version of fedtune can read") from error
+    if recipe.fingerprint() != task.recipe_fingerprint:
+        raise MalformedMessage("coordinator and client read the recipe differently; run the same fedtune on both")
+    return recipe
+
+
+def _compare(own: dict[str, float], given: dict[str, float]) -> None:
+    if own.keys() != given.keys() or any(
+        not math.isclose(own[name], given[name], rel_tol=1e-3, abs_tol=1e-3) for name in own
+    ):
+        raise AdapterError(
+            "the frozen factors computed here are not the coordinator's; "
+            "set adapter.init = 'random', or use the same torch build on both sides"
+        )

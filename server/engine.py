@@ -1,0 +1,167 @@
+"""The round engine: wait, start or resume, run rounds, evaluate, keep, stop; over any Flower Grid."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flwr.serverapp import Grid
+
+from fedtune.aggregation.validate import norm_of
+from fedtune.data.base import Rows
+from fedtune.errors import RunError
+from fedtune.recipe import Recipe
+from fedtune.runs.folder import RunFolder
+from fedtune.runs.log import RoundSink
+from fedtune.runs.record import RoundRecord, ScoreRecord
+from fedtune.state import State, digest, subtract
+from fedtune.training.base import LocalStep
+from fedtune.training.resident import Resident
+from fedtune.wire.envelope import MAX_MESSAGE_BYTES
+from server.best import is_better
+from server.evaluate import score_centrally, score_federated
+from server.exchange import Exchange
+from server.listener import Listener
+from server.position import Position, find, keep
+from server.roster import Roster
+from server.round import RoundOutcome, TrainingRound
+from server.select import select_evaluators
+from server.start import first_state
+from server.tasking import Tasking
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a run needs beside its grid."""
+
+    recipe: Recipe
+    folder: RunFolder
+    home: Resident
+    step: LocalStep
+    test_rows: Rows | None
+    sinks: tuple[RoundSink, ...] = ()
+
+
+class Engine:
+    """Runs the rounds of one recipe.
+
+    Guarantees: every finished round is on disk before the next begins; a run that is killed and run again goes on
+    from the last finished round and ends with the same state, for the same replies.
+    """
+
+    def __init__(self, grid: Grid, setting: Setting, listener: Listener) -> None:
+        self._setting = setting
+        self._listener = listener
+        self._roster = Roster(grid)
+        self._exchange = Exchange(grid, self._roster, max_bytes=MAX_MESSAGE_BYTES)
+        self._tasking: Tasking | None = None
+
+    def run(self) -> Position:
+        """Run what is left of the recipe's rounds and return where the run ended."""
+        section = self._setting.recipe.federation
+        names = self._roster.wait_for(
+            section.min_clients, told=lambda count: self._listener.connected(count, section.min_clients)
+        )
+        position = find(self._setting.folder)
+        if position is None:
+            position = self._begin(names)
+        else:
+            self._resume(position)
+        self._listener.began(self._setting.folder.run_id, position.round + 1, section.rounds)
+        while position.round < section.rounds and not self._stops(position):
+            position = self._advance(position)
+        return position
+
+    def _begin(self, names: list[str]) -> Position:
+        setting = self._setting
+        started = time.monotonic()
+        bare = Tasking(setting.recipe, setting.folder.run_id, setting.home)
+        first_state(setting.recipe, setting.home, self._exchange, bare, names, self._listener)
+        self._tasking = Tasking(setting.recipe, setting.folder.run_id, setting.home)
+        state = setting.home.attached.read()
+        attached = setting.home.attached
+        shared = attached.shared() if attached.shared_origin == "broadcast" else {}
+        outcome = RoundOutcome(state=state, aggregated=False, clients=(), train_loss=None)
+        return self._close(Position(round=-1, state=state, shared=shared), outcome, started)
+
+    def _resume(self, position: Position) -> None:
+        setting = self._setting
+        if position.shared:
+            setting.home.attached.load_shared(position.shared)
+        self._tasking = Tasking(setting.recipe, setting.folder.run_id, setting.home)
+        self._listener.noted(f"going on after round {position.round} of {setting.recipe.federation.rounds}")
+
+    def _advance(self, position: Position) -> Position:
+        started = time.monotonic()
+        names = self._roster.wait_for(
+            self._setting.recipe.federation.min_replies,
+            told=lambda count: self._listener.connected(count, self._setting.recipe.federation.min_replies),
+        )
+        rounds = TrainingRound(self._setting.recipe, self._exchange, self._tasks(), self._listener)
+        outcome = rounds.run(position.round + 1, position.state, names)
+        return self._close(position, outcome, started)
+
+    def _close(self, before: Position, outcome: RoundOutcome, started: float) -> Position:
+        """Evaluate, record and keep one round."""
+        round_ = before.round + 1
+        central, federated = self._evaluate(round_, outcome.state) if self._evaluates(round_) else (None, None)
+        record = RoundRecord(
+            round=round_,
+            finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            seconds=time.monotonic() - started,
+            aggregated=outcome.aggregated,
+            clients=outcome.clients,
+            train_loss=outcome.train_loss,
+            update_norm=norm_of(subtract(outcome.state, before.state)) if outcome.aggregated else None,
+            central=central,
+            federated=federated,
+            state_digest=digest(outcome.state),
+        )
+        record = record.model_copy(update={"best": is_better(record, before.best, self._setting.recipe.model.task)})
+        after = before.after(record, outcome.state, self._setting.recipe)
+        keep(self._setting.folder, after, record)
+        for sink in self._setting.sinks:
+            sink.write(record)
+        self._listener.finished(record)
+        self._check(after)
+        return after
+
+    def _evaluates(self, round_: int) -> bool:
+        section = self._setting.recipe.federation
+        every = section.evaluate_every
+        return round_ in (0, section.rounds) or bool(every and round_ % every == 0)
+
+    def _evaluate(self, round_: int, state: State) -> tuple[ScoreRecord | None, ScoreRecord | None]:
+        setting, recipe = self._setting, self._setting.recipe
+        central = score_centrally(setting.step, state, setting.test_rows)
+        if not recipe.data.holdout_fraction:
+            return central, None
+        names = select_evaluators(recipe.federation, self._roster.refresh(), seed=recipe.run.seed, round_=round_)
+        tasking = self._tasks()
+        task = tasking.task("evaluate", round_, state)
+        return central, score_federated(
+            self._exchange,
+            task,
+            tasking.payloads(task, names),
+            deadline_s=recipe.federation.deadline_s,
+            listener=self._listener,
+        )
+
+    def _stops(self, position: Position) -> bool:
+        patience = self._setting.recipe.federation.early_stop
+        if patience and position.stale >= patience:
+            self._listener.noted(f"stopped early: {position.stale} evaluations without a better one")
+            return True
+        return False
+
+    def _check(self, position: Position) -> None:
+        limit = self._setting.recipe.federation.max_failed_rounds
+        if position.failed >= limit:
+            raise RunError(
+                f"{position.failed} rounds in a row had fewer than federation.min_replies good updates; "
+                "see the outcomes in rounds.jsonl, then run again with --resume"
+            )
+
+    def _tasks(self) -> Tasking:
+        if self._tasking is None:
+            raise RunError("the run has not begun")
+        return self._tasking

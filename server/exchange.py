@@ -1,0 +1,80 @@
+"""Send bytes to clients and yield their replies as they come, until all are there or the deadline has passed."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedtune.errors import MalformedMessage, OversizeMessage
+from protos.flower import make_message
+from protos.payload import from_content, to_content
+from server.roster import Roster
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back from one asked client, or did not."""
+
+    client: str
+    data: bytes
+    """The encoded reply; empty where there is a failure."""
+    failure: str
+    """A short stable name (`late`, `unavailable`, `malformed-message`, …), or empty."""
+    detail: str
+    seconds: float
+
+
+class Exchange:
+    """One grid, asked the same way whatever carries its messages."""
+
+    def __init__(self, grid: Grid, roster: Roster, *, max_bytes: int) -> None:
+        self._grid = grid
+        self._roster = roster
+        self._max_bytes = max_bytes
+
+    def ask(
+        self, payloads: Mapping[str, bytes], *, message_type: str, round_: int, deadline_s: float
+    ) -> Iterator[Reply]:
+        """Send each client its payload and yield replies as they arrive; who has not replied by then is `late`.
+
+        A grid that works in virtual time (the cohort) has no deadline. Closing the iterator early drops what is open.
+        """
+        start = time.monotonic()
+        limit = float("inf") if getattr(self._grid, "virtual", False) else deadline_s
+        open_ids = self._push(payloads, message_type, round_)
+        try:
+            while open_ids and time.monotonic() - start < limit:
+                replies = list(self._grid.pull_messages(list(open_ids)))
+                for message in replies:
+                    client = open_ids.pop(message.metadata.reply_to_message_id)
+                    yield self._read(client, message, time.monotonic() - start)
+                if not replies and open_ids:
+                    self._wait(min(_POLL_S, max(0.0, limit - (time.monotonic() - start))))
+            for client in open_ids.values():
+                yield Reply(client, b"", "late", f"no reply within {limit:.0f} s", time.monotonic() - start)
+        finally:
+            if open_ids and hasattr(self._grid, "forget"):
+                self._grid.forget(list(open_ids))
+
+    def _push(self, payloads: Mapping[str, bytes], message_type: str, round_: int) -> dict[str, str]:
+        messages = [
+            make_message(to_content(data), self._roster.node_id(client), message_type, group_id=str(round_))
+            for client, data in payloads.items()
+        ]
+        ids = self._grid.push_messages(messages)
+        return dict(zip(ids, payloads, strict=True))
+
+    def _wait(self, seconds: float) -> None:
+        getattr(self._grid, "wait", time.sleep)(seconds)
+
+    def _read(self, client: str, message: Message, seconds: float) -> Reply:
+        if message.has_error():
+            return Reply(client, b"", "unavailable", message.error.reason or "the client went away", seconds)
+        try:
+            return Reply(client, from_content(message.content, max_bytes=self._max_bytes), "", "", seconds)
+        except (MalformedMessage, OversizeMessage) as error:
+            return Reply(client, b"", error.reason, str(error), seconds)

@@ -1,0 +1,101 @@
+"""A round's intake: each reply is read, checked and added, or set aside with a named reason."""
+
+from fedtune.aggregation import Aggregator
+from fedtune.aggregation.validate import check_delta, check_examples, check_origin
+from fedtune.aggregation.weights import weigh
+from fedtune.compression import Pipeline
+from fedtune.errors import DuplicateUpdate, FedtuneError, MalformedMessage, UnknownClient
+from fedtune.recipe import AggregationSection
+from fedtune.runs.record import ClientRecord
+from fedtune.state import Shapes
+from fedtune.wire import Refusal, Task, Update, decode
+from server.exchange import Reply
+
+
+class Intake:
+    """Takes the replies to one task.
+
+    Guarantees: a reply that is refused has not touched the aggregator; one client counts at most once.
+    """
+
+    def __init__(
+        self, task: Task, shapes: Shapes, aggregator: Aggregator, pipeline: Pipeline, section: AggregationSection
+    ) -> None:
+        self._task = task
+        self._shapes = shapes
+        self._aggregator = aggregator
+        self._pipeline = pipeline
+        self._section = section
+        self._seen: set[str] = set()
+        self._loss_sum = 0.0
+        self._loss_weight = 0.0
+        self.accepted = 0
+
+    @property
+    def train_loss(self) -> float | None:
+        """The accepted clients' mean training loss, weighted as their updates."""
+        return self._loss_sum / self._loss_weight if self._loss_weight else None
+
+    def take(self, reply: Reply, *, bytes_down: int) -> ClientRecord:
+        """Add one reply, or say in its record why not."""
+        if reply.failure:
+            return self._record(reply, bytes_down, reply.failure, reply.detail)
+        try:
+            return self._add(reply, bytes_down)
+        except FedtuneError as error:
+            return self._record(reply, bytes_down, error.reason, str(error))
+
+    def _add(self, reply: Reply, bytes_down: int) -> ClientRecord:
+        message = decode(reply.data)
+        if isinstance(message, Refusal):
+            return self._record(reply, bytes_down, message.reason, message.message)
+        if not isinstance(message, Update):
+            raise MalformedMessage(f"the reply is a {type(message).__name__}, not an update")
+        self._check_sender(message, reply.client)
+        check_origin(
+            message,
+            run=self._task.run,
+            round_=self._task.round,
+            base=self._task.base,
+            stages=self._pipeline.names,
+        )
+        check_examples(message.examples, self._section)
+        delta = self._pipeline.decode(message.tensors)
+        check_delta(delta, self._shapes, self._section)
+        weight = weigh(message.examples, self._section)
+        self._aggregator.add(delta, weight)
+        return self._count(reply, bytes_down, message, weight)
+
+    def _check_sender(self, message: Update, client: str) -> None:
+        if message.client != client:
+            raise UnknownClient("the update names another client than the one that sent it")
+        if client in self._seen:
+            raise DuplicateUpdate("the client has already sent an update for this round")
+
+    def _count(self, reply: Reply, bytes_down: int, message: Update, weight: float) -> ClientRecord:
+        self._seen.add(reply.client)
+        self.accepted += 1
+        loss = message.metrics.get("loss")
+        if loss is not None:
+            self._loss_sum += weight * loss
+            self._loss_weight += weight
+        seconds = message.metrics.get("seconds", reply.seconds)
+        return ClientRecord(
+            client=reply.client,
+            outcome="ok",
+            examples=message.examples,
+            loss=loss,
+            seconds=seconds,
+            bytes_down=bytes_down,
+            bytes_up=len(reply.data),
+        )
+
+    def _record(self, reply: Reply, bytes_down: int, outcome: str, detail: str) -> ClientRecord:
+        return ClientRecord(
+            client=reply.client,
+            outcome=outcome,
+            detail=detail,
+            seconds=reply.seconds,
+            bytes_down=bytes_down,
+            bytes_up=len(reply.data),
+        )

@@ -1,0 +1,103 @@
+"""One training round: ask, take in, finish; the pieces that the engine repeats."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedtune.aggregation import make_aggregator
+from fedtune.compression import make_pipeline
+from fedtune.recipe import Recipe
+from fedtune.runs.record import ClientRecord
+from fedtune.state import State, shapes_of
+from server.exchange import Exchange
+from server.intake import Intake
+from server.listener import Listener
+from server.select import select, wanted
+from server.tasking import Tasking
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """What a training round came to."""
+
+    state: State
+    """The next global state; the old one where too few replied."""
+    aggregated: bool
+    clients: tuple[ClientRecord, ...]
+    train_loss: float | None
+
+
+class TrainingRound:
+    """Runs training rounds of one recipe over one exchange."""
+
+    def __init__(self, recipe: Recipe, exchange: Exchange, tasking: Tasking, listener: Listener) -> None:
+        self._recipe = recipe
+        self._exchange = exchange
+        self._tasking = tasking
+        self._listener = listener
+        self._pipeline = make_pipeline(recipe.compression.upload)
+
+    def run(self, round_: int, state: State, names: list[str]) -> RoundOutcome:
+        """One round from `state` over the connected clients `names`."""
+        section = self._recipe.federation
+        chosen = select(section, names, seed=self._recipe.run.seed, round_=round_)
+        enough = wanted(section, len(names))
+        task = self._tasking.task("train", round_, state)
+        aggregator = make_aggregator(self._recipe.aggregation)
+        aggregator.begin(state)
+        intake = Intake(task, shapes_of(state), aggregator, self._pipeline, self._recipe.aggregation)
+        self._listener.asked(round_, len(chosen), "train")
+        deadline = time.monotonic() + section.deadline_s
+        records = self._ask(intake, self._tasking.payloads(task, chosen), round_, deadline, enough)
+        lacking = [r.client for r in records.values() if r.outcome == "needs-factors"]
+        if lacking:
+            again = self._ask(intake, self._tasking.payloads(task, lacking), round_, deadline, enough)
+            records |= {client: _with_traffic_of(records[client], record) for client, record in again.items()}
+        good = intake.accepted >= section.min_replies
+        return RoundOutcome(
+            state=aggregator.finish() if good else state,
+            aggregated=good,
+            clients=tuple(records[client] for client in sorted(records)),
+            train_loss=intake.train_loss,
+        )
+
+    def _ask(
+        self, intake: Intake, payloads: dict[str, bytes], round_: int, deadline: float, enough: int
+    ) -> dict[str, ClientRecord]:
+        records: dict[str, ClientRecord] = {}
+        replies = self._exchange.ask(
+            payloads, message_type="train", round_=round_, deadline_s=max(0.0, deadline - time.monotonic())
+        )
+        for reply in replies:
+            record = intake.take(reply, bytes_down=len(payloads[reply.client]))
+            records[reply.client] = record
+            self._tasking.heard(reply.client, record.outcome)
+            self._listener.replied(record, "train")
+            if intake.accepted >= enough and len(records) < len(payloads):
+                replies.close()
+                return records | _left_out(payloads, records)
+        return records
+
+
+def _with_traffic_of(first: ClientRecord, second: ClientRecord) -> ClientRecord:
+    """The second record, with the bytes of both asks."""
+    return second.model_copy(
+        update={
+            "bytes_down": first.bytes_down + second.bytes_down,
+            "bytes_up": first.bytes_up + second.bytes_up,
+        }
+    )
+
+
+def _left_out(payloads: Mapping[str, bytes], records: Mapping[str, ClientRecord]) -> dict[str, ClientRecord]:
+    """Records of the over-selected clients whose replies the round did not wait for."""
+    return {
+        client: ClientRecord(
+            client=client,
+            outcome="not-needed",
+            detail="enough others had replied",
+            bytes_down=len(payloads[client]),
+        )
+        for client in payloads
+        if client not in records
+    }

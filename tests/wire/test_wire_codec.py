@@ -1,0 +1,169 @@
+"""Messages survive the wire bit for bit; what is cut, changed or foreign is refused, never read as something else."""
+
+import hashlib
+import json
+import struct
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedtune.errors import MalformedMessage, OversizeMessage, ProtocolError
+from fedtune.wire import Evaluation, Refusal, Task, Update, decode, encode
+from fedtune.wire.envelope import OVERHEAD_BYTES, pack, unpack
+
+names = st.text(min_size=1, max_size=12)
+counts = st.integers(0, 2**53)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.uint8, torch.int64])
+
+
+@st.composite
+def tensors(draw):
+    shape = draw(st.lists(st.integers(0, 4), max_size=3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    return (torch.randn(shape, generator=generator) * 10).to(draw(dtypes))
+
+
+states = st.dictionaries(names, tensors(), max_size=4)
+hexes = st.text("0123456789abcdef", max_size=64)
+json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5)
+updates = st.builds(
+    Update,
+    run=names,
+    round=counts,
+    client=names,
+    base=hexes,
+    stages=st.lists(names, max_size=3).map(tuple),
+    tensors=states,
+    examples=st.integers(-100, 2**53),
+    metrics=st.dictionaries(names, finite, max_size=3),
+)
+tasks = st.builds(
+    Task,
+    kind=st.sampled_from(["train", "evaluate", "gradient"]),
+    run=names,
+    round=counts,
+    recipe=st.dictionaries(names, json_values, max_size=3),
+    recipe_fingerprint=hexes,
+    model_fingerprint=hexes,
+    base=hexes,
+    state=states,
+    sketch=st.dictionaries(names, finite, max_size=3),
+    shared=states,
+    shared_digest=hexes,
+)
+evaluations = st.builds(
+    Evaluation,
+    run=names,
+    round=counts,
+    client=names,
+    base=hexes,
+    examples=counts,
+    loss_sum=finite,
+    correct=st.floats(0, 1e9),
+)
+refusals = st.builds(Refusal, run=names, round=counts, client=names, reason=names, message=st.text(max_size=50))
+messages = updates | tasks | evaluations | refusals
+
+
+def same(left, right):
+    """Equal in every field, tensors by dtype, shape and value."""
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and left.shape == right.shape and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    return left == right
+
+
+@given(messages)
+def test_decode_gives_back_what_was_encoded(message):
+    decoded = decode(encode(message))
+    assert type(decoded) is type(message)
+    assert all(same(getattr(message, f), getattr(decoded, f)) for f in message.__slots__)
+
+
+@given(messages)
+def test_encoding_is_a_function_of_the_message(message):
+    assert encode(message) == encode(decode(encode(message)))
+
+
+@given(messages, st.data())
+@settings(max_examples=200)
+def test_every_cut_is_refused(message, data):
+    raw = encode(message)
+    with pytest.raises(MalformedMessage):
+        decode(raw[: data.draw(st.integers(0, len(raw) - 1))])
+
+
+@given(messages, st.data())
+@settings(max_examples=300)
+def test_every_changed_bit_is_refused(message, data):
+    raw = bytearray(encode(message))
+    position = data.draw(st.integers(0, len(raw) - 1))
+    raw[position] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(MalformedMessage):
+        decode(bytes(raw))
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_refused(raw):
+    with pytest.raises(ProtocolError):
+        decode(raw)
+
+
+@given(st.binary(max_size=60), st.sampled_from(["task", "update", "evaluation", "refusal"]))
+def test_a_sound_envelope_around_a_foreign_header_is_refused(header, kind):
+    with pytest.raises(ProtocolError):
+        decode(pack(kind, header, {}))
+
+
+@given(st.binary(max_size=100))
+def test_a_sound_checksum_around_a_foreign_body_is_refused(body):
+    prefix = struct.pack(">4sBBIQ", b"FDTN", 1, 1, 2, len(body)) + b"{}" + body
+    raw = prefix + hashlib.sha256(prefix).digest()[:16]
+    with pytest.raises(ProtocolError):
+        decode(raw)
+
+
+def test_what_is_over_the_limit_is_refused_before_it_is_read():
+    raw = encode(Update("r", 1, "c", "", (), {"w": torch.zeros(1000)}, 1))
+    with pytest.raises(OversizeMessage, match=f"{len(raw)} bytes is over the limit of 100"):
+        decode(raw, max_bytes=100)
+
+
+def test_a_body_length_of_exabytes_takes_no_memory():
+    raw = struct.pack(">4sBBIQ", b"FDTN", 1, 1, 2, 2**60) + b"{}" + b"\0" * 16
+    with pytest.raises(MalformedMessage):
+        decode(raw)
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"round": "1"}, {"round": -1}, {"client": 5}, {"examples": 1.5}])
+def test_headers_take_no_unknown_keys_and_no_other_types(change):
+    header = json.loads(unpack(encode(Update("r", 1, "c", "", (), {}, 1))).header) | change
+    with pytest.raises(MalformedMessage, match=next(iter(change))):
+        decode(pack("update", json.dumps(header).encode(), {}))
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_headers_hold_no_nan(word):
+    raw = b'{"run":"r","round":1,"client":"c","base":"","examples":1,"loss_sum":%s,"correct":0}' % word.encode()
+    with pytest.raises(MalformedMessage):
+        decode(pack("evaluation", raw, {}))
+
+
+def test_a_metric_that_is_not_finite_stays_behind():
+    decoded = decode(encode(Update("r", 1, "c", "", (), {}, 1, {"loss": float("nan"), "steps": 2.0})))
+    assert decoded.metrics == {"steps": 2.0}
+
+
+def test_messages_without_tensors_must_not_smuggle_any():
+    raw = pack("refusal", b'{"run":"r","round":1,"client":"c","reason":"x","message":"y"}', {"w": torch.zeros(3)})
+    with pytest.raises(MalformedMessage, match="holds tensors"):
+        decode(raw)
+
+
+def test_the_overhead_is_what_the_documentation_says():
+    header = b'{"run":"r","round":1,"client":"c","reason":"x","message":"y"}'
+    assert len(pack("refusal", header, {})) == len(header) + OVERHEAD_BYTES
