@@ -5,6 +5,7 @@ FedtuneError
 ├── DataError              a data set cannot be read or does not fit the task
 ├── ModelError             a base model cannot be found, read or trusted to be the one that was named
 ├── AdapterError           an adapter does not fit its model, or a saved one is damaged
+├── TrainingError          a client's local steps came to nothing
 ├── ProtocolError          a message does not say what it must
 │   ├── MalformedMessage   bytes that are no fedtune message, are cut short or were changed
 │   ├── OversizeMessage    a message larger than its limit
@@ -47,6 +48,10 @@ class ModelError(FedtuneError):
 
 class AdapterError(FedtuneError):
     """An adapter does not fit its model, or a saved one is damaged."""
+
+
+class TrainingError(FedtuneError):
+    """A client's local steps came to nothing: the loss is not finite, or the memory does not suffice."""
 
 
 class ProtocolError(FedtuneError):

@@ -1,4 +1,4 @@
-"""The contract of the local step: a cohort of clients in, their trained states out. A real client is a cohort of one."""
+"""The contract of the local step: a cohort of clients in, trained states out. A real client is a cohort of one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class LocalResult:
     examples: int
     """Rows that the client holds: its weight in the mean."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """`loss`: mean training loss over the local steps; `steps`; `seconds`."""
+    """`loss`: mean training loss over the local steps, absent without steps; `steps`; `seconds`: wall-clock time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,10 @@ class LocalStep(Protocol):
     """
 
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
-        """Yield one result a client, in the cohort's order."""
+        """Yield one result a client, in the cohort's order.
+
+        Raises TrainingError and its like at the client that failed, which ends the iterator: hand in the rest again.
+        """
         ...
 
     def evaluate(self, state: State, rows: Rows) -> Score:

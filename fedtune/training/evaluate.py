@@ -1,0 +1,43 @@
+"""Scoring a state on rows: sums of loss and right predictions, so that scores of several clients add up."""
+
+from typing import Any
+
+import torch
+
+from fedtune.data.base import Batch, Rows
+from fedtune.state import State
+from fedtune.training.base import Score
+from fedtune.training.forward import IGNORED, count_targets, forward, targets_of
+from fedtune.training.mode import in_mode
+from fedtune.training.order import slices
+from fedtune.training.resident import Resident
+
+
+def score_rows(resident: Resident, state: State, rows: Rows) -> Score:
+    """Score `state` on `rows`: every row of a classification, every answer token of a causal LM.
+
+    Guarantees: no random number is drawn, and the model's mode and base weights are what they were. Raises AdapterError
+    where the state does not fit.
+    """
+    training = resident.recipe.training
+    counts: list[int] = []
+    sums: list[torch.Tensor] = []
+    with resident.lock:
+        resident.attached.load(state)
+        with in_mode(resident.attached.model, training=False), torch.inference_mode():
+            for indices in slices(list(range(len(rows))), training.eval_batch_size):
+                batch = rows.batch(indices)
+                if count := count_targets(batch):
+                    counts.append(count)
+                    sums.append(_sums(forward(resident, batch), batch, count))
+    # One transfer at the end: the device is not waited for after each batch.
+    loss_sum, correct = torch.stack(sums).cpu().double().sum(dim=0).tolist() if sums else (0.0, 0.0)
+    return Score(sum(counts), loss_sum, correct)
+
+
+def _sums(output: Any, batch: Batch, count: int) -> torch.Tensor:
+    """The sum of the loss and the number of right predictions of one batch, (2,), on the device."""
+    targets = targets_of(batch).to(output.logits.device)
+    logits = output.logits if targets.ndim == 1 else output.logits[:, :-1]
+    right = ((logits.argmax(dim=-1) == targets) & (targets != IGNORED)).sum()
+    return torch.stack((output.loss.float() * count, right.float()))

@@ -1,0 +1,109 @@
+"""One client's local steps: optimiser, schedule, accumulation and clipping over its own rows."""
+
+from time import perf_counter
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from fedtune.adapters.check import check_same_tensors
+from fedtune.data.base import Batch
+from fedtune.errors import TrainingError
+from fedtune.seeds import derive_seed
+from fedtune.state import State, copy_state, shapes_of
+from fedtune.training.base import Assignment, LocalResult
+from fedtune.training.forward import count_targets, forward
+from fedtune.training.mode import in_mode
+from fedtune.training.optimizer import make_optimizer, set_rate
+from fedtune.training.order import count_steps, local_steps
+from fedtune.training.randomness import seeded
+from fedtune.training.resident import Resident
+from fedtune.training.schedule import rate_factor
+
+FINITE_EVERY = 16
+"""Local steps between two looks at the loss: each look waits for the device."""
+
+
+def train_client(resident: Resident, assignment: Assignment) -> LocalResult:
+    """Train one client on the resident model.
+
+    Guarantees: the result depends on the assignment and the recipe alone; torch's random state, the model's mode and
+    its gradients are afterwards what they were before. Raises TrainingError where the loss is not finite or the
+    memory does not suffice, AdapterError where the state does not fit the adapter.
+    """
+    started = perf_counter()
+    total = count_steps(len(assignment.rows), resident.recipe.training)
+    state, metrics = _train(resident, assignment, total) if total else _leave(resident, assignment)
+    metrics |= {"steps": float(total), "seconds": perf_counter() - started}
+    return LocalResult(assignment.client, state, len(assignment.rows), metrics)
+
+
+def accumulate_gradient(resident: Resident, batches: list[Batch]) -> torch.Tensor:
+    """Add the gradient of the mean loss over all targets of `batches`; returns that loss, on the device.
+
+    Each pass is weighted by its rows or answer tokens, so that the gradient is that of one large batch. A pass with
+    nothing to predict is left out.
+    """
+    counts = [count_targets(batch) for batch in batches]
+    mean = torch.zeros((), device=resident.device)
+    for batch, count in zip(batches, counts, strict=True):
+        if count:
+            loss = forward(resident, batch).loss * (count / sum(counts))
+            loss.backward()
+            mean += loss.detach()
+    return mean
+
+
+def _leave(resident: Resident, assignment: Assignment) -> tuple[State, dict[str, float]]:
+    """A client without steps hands back what it was given; the model is not touched."""
+    check_same_tensors(shapes_of(assignment.state), resident.shapes(), what="the adapter state")
+    return copy_state(assignment.state), {}
+
+
+def _train(resident: Resident, assignment: Assignment, total: int) -> tuple[State, dict[str, float]]:
+    dropout = derive_seed(assignment.seed, "dropout")
+    with resident.lock:
+        resident.attached.load(assignment.state)
+        with in_mode(resident.attached.model, training=True), seeded(resident.device, dropout):
+            loss = _take_steps(resident, assignment, total)
+        state = resident.attached.read()
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise _diverged(resident, assignment, "weights are", total)
+    return state, {"loss": loss}
+
+
+def _take_steps(resident: Resident, assignment: Assignment, total: int) -> float:
+    """All local steps; returns the mean of the steps' losses."""
+    training, rows = resident.recipe.training, assignment.rows
+    parameters = resident.attached.parameters()
+    optimizer = make_optimizer(parameters, training)
+    loss_sum = torch.zeros((), device=resident.device)
+    try:
+        for done, step in enumerate(local_steps(len(rows), training, assignment.seed)):
+            set_rate(optimizer, rate_factor(training.schedule, done, total, training.warmup_fraction))
+            loss_sum += accumulate_gradient(resident, [rows.batch(indices) for indices in step])
+            if training.max_grad_norm is not None:
+                clip_grad_norm_(parameters.values(), training.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if (done + 1) % FINITE_EVERY == 0 or done + 1 == total:
+                _require_finite(loss_sum, resident, assignment, done + 1)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{assignment.client}: {resident.device} ran out of memory; lower training.batch_size (and raise "
+            "training.accumulate), or set training.gradient_checkpointing = true."
+        ) from error
+    finally:
+        optimizer.zero_grad(set_to_none=True)
+    return float(loss_sum) / total
+
+
+def _require_finite(loss_sum: torch.Tensor, resident: Resident, assignment: Assignment, steps: int) -> None:
+    if not bool(loss_sum.isfinite()):
+        raise _diverged(resident, assignment, "loss is", steps)
+
+
+def _diverged(resident: Resident, assignment: Assignment, what: str, steps: int) -> TrainingError:
+    return TrainingError(
+        f"{assignment.client}: the {what} not finite after {steps} local steps; "
+        f"lower training.lr (now {resident.recipe.training.lr:g})."
+    )

@@ -1,0 +1,51 @@
+"""The optimiser of one client's local steps, started anew each round, as in FedAvg."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from fedtune.recipe.training import TrainingSection
+
+Group = dict[str, Any]
+
+
+def make_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingSection) -> Optimizer:
+    """An optimiser over an adapter's named parameters, with nothing in its memory.
+
+    Names that start with `head.` take `head_lr` where it is set. Biases and norms (one dimension) are not decayed.
+    """
+    return _MAKE[training.optimizer](group_parameters(parameters, training), training)
+
+
+def group_parameters(parameters: Mapping[str, nn.Parameter], training: TrainingSection) -> list[Group]:
+    """The parameters by peak rate and decay, sorted by name within each; groups without parameters are left out."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name in sorted(parameters):
+        parameter = parameters[name]
+        decay = training.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((_peak_rate(name, training), decay), []).append(parameter)
+    return [
+        {"params": members, "lr": peak, "peak_lr": peak, "weight_decay": decay}
+        for (peak, decay), members in groups.items()
+    ]
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> None:
+    """Put every group at `factor` times its peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak_lr"]
+
+
+def _peak_rate(name: str, training: TrainingSection) -> float:
+    if training.head_lr is not None and name.startswith("head."):
+        return training.head_lr
+    return training.lr
+
+
+# Fused: an adapter is hundreds of small tensors, and one call for all of them costs a fifth of one call each.
+_MAKE: dict[str, Callable[[list[Group], TrainingSection], Optimizer]] = {
+    "adamw": lambda groups, training: AdamW(groups, lr=training.lr, fused=True),
+    "sgd": lambda groups, training: SGD(groups, lr=training.lr, momentum=training.momentum, fused=True),
+}

@@ -1,0 +1,30 @@
+"""The plain way through a cohort: one client after another on the resident model."""
+
+from collections.abc import Iterator, Sequence
+
+from fedtune.data.base import Rows
+from fedtune.state import State
+from fedtune.training.base import Assignment, LocalResult, Score
+from fedtune.training.evaluate import score_rows
+from fedtune.training.loop import train_client
+from fedtune.training.resident import Resident
+
+
+class SequentialStep:
+    """A local step that swaps each client's tensors into the resident model.
+
+    Guarantees: a client's result depends on its assignment alone, bit for bit: not on its neighbours in the cohort,
+    their order, or what is evaluated in between. Base weights never change. On a GPU this holds as far as its kernels
+    are deterministic.
+    """
+
+    def __init__(self, resident: Resident) -> None:
+        self._resident = resident
+
+    def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
+        """Train when asked for the next result; an error ends the iterator at the client that caused it."""
+        return (train_client(self._resident, assignment) for assignment in cohort)
+
+    def evaluate(self, state: State, rows: Rows) -> Score:
+        """Score a state on rows."""
+        return score_rows(self._resident, state, rows)
