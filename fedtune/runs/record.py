@@ -1,12 +1,14 @@
 """What one round leaves behind: one line of `rounds.jsonl`."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A diverged loss is written as "NaN", which every JSON reader takes and which reads back as a float.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class ScoreRecord(_Record):
@@ -67,5 +69,5 @@ class RoundRecord(_Record):
         return sum(c.bytes_down for c in self.clients)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values, one line's worth."""
-        return self.model_dump(mode="json")
+        """JSON values, one line's worth; NaN and infinity as strings."""
+        return dict(json.loads(self.model_dump_json()))
