@@ -36,7 +36,7 @@ def tiny_bert(folder: Path, *, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id,
     )
     return _save(folder, BertModel, config, tokenizer, seed)
@@ -112,7 +112,7 @@ def _word_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="[UNK]",
         cls_token="[CLS]",
         sep_token="[SEP]",
-        model_max_length=64,
+        model_max_length=128,
     )
 
 

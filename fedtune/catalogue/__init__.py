@@ -2,6 +2,6 @@
 
 from fedtune.catalogue.entries import ENTRIES, find, names, nearest
 from fedtune.catalogue.entry import Entry
-from fedtune.catalogue.fetch import fetch, locate
+from fedtune.catalogue.fetching import fetch, locate
 
 __all__ = ["ENTRIES", "Entry", "fetch", "find", "locate", "names", "nearest"]
