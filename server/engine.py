@@ -11,7 +11,7 @@ from fedtune.data.base import Rows
 from fedtune.errors import RunError
 from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
-from fedtune.runs.log import RoundSink
+from fedtune.runs.log import RoundSinks, open_sinks
 from fedtune.runs.record import RoundRecord, ScoreRecord
 from fedtune.state import State, digest, subtract
 from fedtune.training.base import LocalStep
@@ -38,7 +38,6 @@ class Setting:
     home: Resident
     step: LocalStep
     test_rows: Rows | None
-    sinks: tuple[RoundSink, ...] = ()
 
 
 class Engine:
@@ -54,29 +53,36 @@ class Engine:
         self._roster = Roster(grid)
         self._exchange = Exchange(grid, self._roster, max_bytes=MAX_MESSAGE_BYTES)
         self._tasking: Tasking | None = None
+        self._sinks = RoundSinks(())
 
     def run(self) -> Position:
         """Run what is left of the recipe's rounds and return where the run ended."""
         section = self._setting.recipe.federation
-        names = self._roster.wait_for(
-            section.min_clients, told=lambda count: self._listener.connected(count, section.min_clients)
-        )
         position = find(self._setting.folder)
-        if position is None:
-            position = self._begin(names)
-        else:
-            self._resume(position)
-        self._listener.began(self._setting.folder.run_id, position.round + 1, section.rounds)
-        while position.round < section.rounds and not self._stops(position):
-            position = self._advance(position)
+        self._sinks = open_sinks(self._setting.folder)
+        try:
+            names = self._wait_for(section.min_clients)
+            self._listener.began(self._setting.folder.info.id, position.round if position else 0, section.rounds)
+            if position is None:
+                position = self._begin(names)
+            else:
+                self._resume(position)
+            while position.round < section.rounds and not self._stops(position):
+                position = self._advance(position)
+        finally:
+            self._sinks.close()
         return position
+
+    def _wait_for(self, count: int) -> list[str]:
+        return self._roster.wait_for(count, told=lambda there: self._listener.connected(there, count))
 
     def _begin(self, names: list[str]) -> Position:
         setting = self._setting
         started = time.monotonic()
-        bare = Tasking(setting.recipe, setting.folder.run_id, setting.home)
+        setting.home.attached.load(setting.home.initial)
+        bare = Tasking(setting.recipe, setting.folder.info.id, setting.home)
         first_state(setting.recipe, setting.home, self._exchange, bare, names, self._listener)
-        self._tasking = Tasking(setting.recipe, setting.folder.run_id, setting.home)
+        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home)
         state = setting.home.attached.read()
         attached = setting.home.attached
         shared = attached.shared() if attached.shared_origin == "broadcast" else {}
@@ -87,15 +93,12 @@ class Engine:
         setting = self._setting
         if position.shared:
             setting.home.attached.load_shared(position.shared)
-        self._tasking = Tasking(setting.recipe, setting.folder.run_id, setting.home)
+        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home)
         self._listener.noted(f"going on after round {position.round} of {setting.recipe.federation.rounds}")
 
     def _advance(self, position: Position) -> Position:
         started = time.monotonic()
-        names = self._roster.wait_for(
-            self._setting.recipe.federation.min_replies,
-            told=lambda count: self._listener.connected(count, self._setting.recipe.federation.min_replies),
-        )
+        names = self._wait_for(self._setting.recipe.federation.min_replies)
         rounds = TrainingRound(self._setting.recipe, self._exchange, self._tasks(), self._listener)
         outcome = rounds.run(position.round + 1, position.state, names)
         return self._close(position, outcome, started)
@@ -119,8 +122,7 @@ class Engine:
         record = record.model_copy(update={"best": is_better(record, before.best, self._setting.recipe.model.task)})
         after = before.after(record, outcome.state, self._setting.recipe)
         keep(self._setting.folder, after, record)
-        for sink in self._setting.sinks:
-            sink.write(record)
+        self._sinks.write(record)
         self._listener.finished(record)
         self._check(after)
         return after

@@ -29,9 +29,7 @@ def score_federated(
         listener.replied(record, "evaluate")
     for client in sorted(scores):
         score = scores[client]
-        total = Score(
-            total.examples + score.examples, total.loss_sum + score.loss_sum, total.correct + score.correct
-        )
+        total = Score(total.examples + score.examples, total.loss_sum + score.loss_sum, total.correct + score.correct)
     return as_record(total) if total.examples else None
 
 

@@ -61,8 +61,10 @@ class Exchange:
                 self._grid.forget(list(open_ids))
 
     def _push(self, payloads: Mapping[str, bytes], message_type: str, round_: int) -> dict[str, str]:
+        # Equal payloads share one content, so that a grid can serialise a broadcast once.
+        contents = {id(data): to_content(data) for data in payloads.values()}
         messages = [
-            make_message(to_content(data), self._roster.node_id(client), message_type, group_id=str(round_))
+            make_message(contents[id(data)], self._roster.node_id(client), message_type, group_id=str(round_))
             for client, data in payloads.items()
         ]
         ids = self._grid.push_messages(messages)

@@ -1,10 +1,10 @@
 """The weight gradients that a gradient initialisation starts from: of a public set, or of the clients' own rows."""
 
 import torch
-from fedtune.data.table import public_rows
 
 from fedtune.aggregation.exact_sum import ExactSum
 from fedtune.aggregation.validate import check_delta
+from fedtune.data.table import public_rows
 from fedtune.errors import FedtuneError, MalformedMessage, RunError
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive_seed

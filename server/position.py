@@ -39,27 +39,21 @@ class Position:
 
 
 def keep(folder: RunFolder, position: Position, record: RoundRecord) -> None:
-    """Write a round: the checkpoint first, then its line; `find` mends what a crash between the two leaves."""
+    """Write a finished round and the position after it; a crash between the two does the round again."""
     extra = {
-        "record": record.as_json(),
         "best": position.best.as_json() if position.best else None,
         "stale": position.stale,
         "failed": position.failed,
     }
-    checkpoint = Checkpoint(round=position.round, state=position.state, shared=position.shared, extra=extra)
-    folder.save_checkpoint(checkpoint, best=record.best)
-    folder.append(record)
+    checkpoint = Checkpoint(position.round, position.state, position.shared, extra, best=record.best)
+    folder.finish_round(record, checkpoint)
 
 
 def find(folder: RunFolder) -> Position | None:
-    """The position after the last round that was kept; None for a run that has not begun."""
-    checkpoint = folder.load_checkpoint("latest")
+    """The position after the last round that was kept whole; None for a run that has not begun."""
+    checkpoint = folder.rewind()
     if checkpoint is None:
         return None
-    folder.truncate_after(checkpoint.round)
-    written = folder.rounds()
-    if not written or written[-1].round < checkpoint.round:
-        folder.append(RoundRecord.model_validate(checkpoint.extra["record"]))
     best = checkpoint.extra["best"]
     return Position(
         round=checkpoint.round,

@@ -42,5 +42,8 @@ class Roster:
             if len(names) >= count:
                 return names
             if time.monotonic() - start > timeout_s:
-                raise RunError(f"{len(names)} of {count} clients came within {timeout_s:.0f} s; start more, or lower federation.min_clients")
+                raise RunError(
+                    f"{len(names)} of {count} clients came within {timeout_s:.0f} s; "
+                    "start more, or lower federation.min_clients"
+                )
             time.sleep(0.05)

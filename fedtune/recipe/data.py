@@ -47,6 +47,8 @@ class DataSection(Section):
     """Use only this many rows, drawn by the run's seed."""
     test_fraction: float = Field(0.2, ge=0, lt=1)
     """Share of the rows kept for the central test, drawn by the run's seed; 0 for none."""
+    test_source: str = ""
+    """A separate central test set, in place of `test_fraction`; the coordinator's own."""
     holdout_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of each client's rows kept for federated evaluation; 0 for none."""
     partition: PartitionSection = PartitionSection()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic.main import IncEx
@@ -17,10 +18,10 @@ from fedtune.recipe.privacy import PrivacySection
 from fedtune.recipe.run import RunSection
 from fedtune.recipe.training import TrainingSection
 
-PRIVATE_TO_COORDINATOR: IncEx = {
+PRIVATE_TO_COORDINATOR: Mapping[str, IncEx | bool] = {
     "run": True,
     "federation": True,
-    "data": {"source", "partition", "test_fraction", "max_rows"},
+    "data": {"source", "partition", "test_source", "test_fraction", "max_rows"},
     "adapter": {"init_source"},
 }
 """What a client is not told: paths, names and plans that are the coordinator's own affair."""

@@ -1,0 +1,58 @@
+"""The Flower ServerApp: the round engine, whichever runtime gives it a Grid."""
+
+import json
+from pathlib import Path
+
+from fedtune.recipe.load import load_recipe
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedtune.errors import RecipeError
+from fedtune.recipe import Recipe
+from server.listener import Listener
+from server.progress import ProgressBars
+from server.run import run
+
+_FOLDER = "run-folder"
+
+
+def make_app(listener: Listener) -> ServerApp:
+    """A ServerApp whose run is told to `listener`."""
+    made = ServerApp()
+
+    @made.main()  # type: ignore[untyped-decorator]
+    def main(grid: Grid, context: Context) -> None:
+        path = run(grid, _recipe(context), resume=bool(context.run_config.get("resume")), listener=listener)
+        context.run_config[_FOLDER] = str(path)
+
+    return made
+
+
+def run_config(recipe: Recipe, *, resume: bool) -> dict[str, str | bool]:
+    """The Flower run configuration that hands a resolved recipe to the ServerApp."""
+    return {"recipe-json": recipe.model_dump_json(), "resume": resume}
+
+
+def run_folder(context: Context) -> Path:
+    """Where the run that `context` belonged to has written."""
+    return Path(str(context.run_config[_FOLDER]))
+
+
+def _recipe(context: Context) -> Recipe:
+    """A resolved recipe from our own commands; a recipe's name or path, with overrides, from `flwr run`."""
+    config = context.run_config
+    if "recipe-json" in config:
+        return Recipe.model_validate_json(str(config["recipe-json"]))
+    if not config.get("recipe"):
+        raise RecipeError("name a recipe: flwr run . --run-config 'recipe=\"movie-reviews\"'")
+    overrides = json.loads(str(config.get("set") or "[]"))
+    return load_recipe(str(config["recipe"]), [str(text) for text in overrides])
+
+
+app = ServerApp()
+
+
+@app.main()  # type: ignore[untyped-decorator]
+def main(grid: Grid, context: Context) -> None:
+    """Run the recipe that Flower's run configuration names; progress goes to the log."""
+    run(grid, _recipe(context), resume=bool(context.run_config.get("resume")), listener=ProgressBars())

@@ -1,0 +1,34 @@
+"""`fedtune simulate`."""
+
+import click
+from rich.console import Console
+
+
+@click.command(epilog="Example:  fedtune simulate movie-reviews --set federation.rounds=5 --set run.name=first")
+@click.argument("recipe")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed.")
+def simulate(recipe: str, overrides: tuple[str, ...], resume: bool) -> None:
+    """Run RECIPE with simulated clients on this machine.
+
+    RECIPE is a TOML file or the name of a ready recipe (`fedtune recipe list`). All clients share one copy of the
+    base model; the result is the same as with real clients. The run folder holds the adapter, plots and a report.
+    """
+    from fedtune.recipe.load import load_recipe
+
+    from fedtune.runs.end_table import render
+    from fedtune.runs.folder import RunFolder
+    from fedtune.runs.summary import summarise
+    from server.progress import ProgressBars
+    from simulations.simulate import simulate as run
+
+    loaded = load_recipe(recipe, overrides)
+    with ProgressBars() as bars:
+        path = run(loaded, resume=resume, listener=bars)
+    console = Console()
+    console.print(render(summarise(RunFolder.open(path))))
+    console.print(
+        f"run folder   {path}\nadapter      {path / 'adapter'}\nplot         {path / 'plots' / 'summary.png'}",
+        highlight=False,
+    )
+    console.print(f"a full page: fedtune report {path}", highlight=False)

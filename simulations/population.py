@@ -1,0 +1,47 @@
+"""The virtual clients of a recipe: their names, and each one's rows as a view of one encoded table."""
+
+from dataclasses import dataclass
+
+from client.bench import Bench
+from fedtune.data.base import ClientData
+from fedtune.data.client import client_data
+from fedtune.data.encode import encode
+from fedtune.data.rows import EncodedRows
+from fedtune.data.table import tables
+from fedtune.errors import DataError
+from fedtune.recipe import Recipe
+from fedtune.training.resident import resident
+from simulations.partition import partition
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Clients `client-0` … and who holds which row."""
+
+    recipe: Recipe
+    rows: EncodedRows
+    parts: list[list[int]]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Population":
+        """Read, divide and encode the recipe's data; raises DataError."""
+        if not recipe.data.source:
+            raise DataError("a simulation needs data.source: a packaged set, a file or a folder")
+        table = tables(recipe.data, recipe.model, recipe.run.seed).train
+        parts = partition(table, recipe.data, label="label", seed=recipe.run.seed)
+        return cls(recipe, encode(table, resident(recipe).loaded, recipe.model), parts)
+
+    @property
+    def names(self) -> list[str]:
+        """The clients' names, in the order of their parts."""
+        return [client_name(position) for position in range(len(self.parts))]
+
+    def __call__(self, client: str, _: Bench) -> ClientData:
+        """One client's rows; raises DataError where it holds none."""
+        part = self.parts[int(client.removeprefix("client-"))]
+        return client_data(self.rows.subset(part), self.recipe.data, seed=self.recipe.run.seed, client=client)
+
+
+def client_name(position: int) -> str:
+    """The name of the simulated client that holds the part at `position`; a real client's key may carry it too."""
+    return f"client-{position}"
