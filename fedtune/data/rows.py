@@ -1,0 +1,60 @@
+"""A view of an encoded table: the rows of one client, by their positions."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedtune.data.base import Batch
+from fedtune.data.ragged import Ints
+from fedtune.data.store import Store
+
+
+class EncodedRows:
+    """Some rows of a `Store`; a thousand clients' views share one store.
+
+    `notes` says what a local report may show of a whole table, so a subset has none; `labels` are the class names.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: Ints | None = None,
+        *,
+        labels: Sequence[str] = (),
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._store = store
+        self._rows = np.arange(len(store.lengths)) if rows is None else rows
+        self.labels = tuple(labels)
+        self.notes: Mapping[str, Any] = notes or {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def lengths(self) -> Ints:
+        """Tokens of each row, (N,) int64: for grouping rows of like length."""
+        return self._store.lengths[self._rows]
+
+    @property
+    def classes(self) -> Ints | None:
+        """The class of each row as a position in `labels`, (N,) int64; None for `causal-lm`."""
+        return None if self._store.classes is None else self._store.classes[self._rows]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The rows at `indices`, padded on the right to the longest of them, as CPU tensors."""
+        return self._store.batch(self._rows[np.asarray(indices, dtype=np.int64)])
+
+    def subset(self, indices: Sequence[int]) -> "EncodedRows":
+        """A view of the rows at `indices`, in that order; nothing is copied but the positions."""
+        chosen = self._rows[np.asarray(indices, dtype=np.int64)]
+        return EncodedRows(self._store, chosen, labels=self.labels)
+
+    def label_counts(self) -> dict[str, int]:
+        """How many rows each class has, in the order of `labels`; empty for `causal-lm`."""
+        if self.classes is None:
+            return {}
+        counts = Counter(self.classes.tolist())
+        return {name: counts[position] for position, name in enumerate(self.labels)}
