@@ -23,7 +23,7 @@ class PartitionSection(Section):
     growth: Literal["linear", "square", "exponential"] = "linear"
     """How sizes grow from client to client under `size`."""
     min_rows: int = Field(1, ge=0)
-    """The fewest rows that a client is given; `natural` passes over values with fewer. 0 allows clients without rows."""
+    """The fewest rows of a client; `natural` passes over values with fewer. 0 allows clients without rows."""
 
 
 class DataSection(Section):
