@@ -96,7 +96,7 @@ def make_error_reply(code: int, reason: str, to: Message) -> Message:
 
 
 def stamp(message: Message, **fields: Any) -> Message:
-    """The same message with metadata fields set, also those that Flower keeps read-only (`message_id`, `src_node_id`)."""
+    """The same message with metadata fields set, also the read-only ones (`message_id`, `src_node_id`)."""
     for name, value in fields.items():
         message.metadata.__dict__[f"_{name}"] = value
     return message
