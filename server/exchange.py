@@ -1,7 +1,7 @@
 """Send bytes to clients and yield their replies as they come, until all are there or the deadline has passed."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -38,7 +38,7 @@ class Exchange:
 
     def ask(
         self, payloads: Mapping[str, bytes], *, message_type: str, round_: int, deadline_s: float
-    ) -> Iterator[Reply]:
+    ) -> Generator[Reply, None, None]:
         """Send each client its payload and yield replies as they arrive; who has not replied by then is `late`.
 
         A grid that works in virtual time (the cohort) has no deadline. Closing the iterator early drops what is open.

@@ -1,0 +1,38 @@
+"""A small federated world that tests share: a tiny model, rows that can be learned, a recipe over both."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from fedtune.recipe import Recipe
+
+GOOD, BAD = ("good", "great", "fine", "happy"), ("bad", "awful", "poor", "sad")
+FILLER = ("the", "film", "was", "a", "story", "and", "it", "very")
+
+
+def write_rows(path: Path, count: int, *, seed: int = 0) -> Path:
+    """`count` rows of {text, label} as JSONL; one word decides the label."""
+    draw = random.Random(seed)
+    rows = []
+    for position in range(count):
+        label = ("negative", "positive")[position % 2]
+        words = [draw.choice(FILLER) for _ in range(draw.randint(2, 9))] + [draw.choice(GOOD if position % 2 else BAD)]
+        rows.append({"text": " ".join(words), "label": label})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def tiny_recipe(model: Path, data: Path | str, folder: Path, **sections: dict[str, Any]) -> Recipe:
+    """Four clients, three rounds, a square adapter of rank 4 with the head; `sections` change any key."""
+    base: dict[str, dict[str, Any]] = {
+        "model": {"name": str(model), "labels": ["negative", "positive"], "max_length": 16},
+        "data": {"source": str(data), "test_fraction": 0.25, "partition": {"clients": 4}},
+        "adapter": {"rank": 4, "targets": "attention"},
+        "training": {"batch_size": 4, "lr": 0.01, "device": "cpu"},
+        "federation": {"rounds": 3},
+        "run": {"folder": str(folder), "tensorboard": False},
+    }
+    for name, values in sections.items():
+        base[name] = {**base.get(name, {}), **values}
+    return Recipe.model_validate_json(json.dumps(base))
