@@ -63,14 +63,14 @@ def _text(table: datasets.Dataset, loaded: LoadedModel, section: ModelSection, l
     return TextStore(Ragged(ids), _numbered(table, labels), _pad_id(loaded)), cut
 
 
-def _answers(table: datasets.Dataset, loaded: LoadedModel, section: ModelSection, labels: Sequence[str]) -> Encoded:  # noqa: ARG001 - one signature for all
+def _answers(table: datasets.Dataset, loaded: LoadedModel, section: ModelSection, _labels: Sequence[str]) -> Encoded:
     pairs = token_pairs(table["prompt"][:], table["answer"][:], loaded.processor, section.max_length)
     starts = np.array([pair.answer_start for pair in pairs], dtype=np.int64)
     store = AnswerStore(Ragged([pair.ids for pair in pairs]), starts, _pad_id(loaded))
     return store, sum(pair.cut for pair in pairs)
 
 
-def _images(table: datasets.Dataset, loaded: LoadedModel, section: ModelSection, labels: Sequence[str]) -> Encoded:  # noqa: ARG001 - one signature for all
+def _images(table: datasets.Dataset, loaded: LoadedModel, _section: ModelSection, labels: Sequence[str]) -> Encoded:
     return ImageStore(table["image"][:], _numbered(table, labels), loaded.processor), 0
 
 
