@@ -98,7 +98,9 @@ def _run_client(entry: Entry, command: list[str], target: Path, scratch: Path, p
     ):
         try:
             while client.poll() is None:
-                progress("downloading", _bytes_in(temporary, target), entry.download_bytes)
+                # Some clients keep a second copy while they work: never show more than there is.
+                arrived = min(_bytes_in(temporary, target), entry.download_bytes)
+                progress("downloading", arrived, entry.download_bytes)
                 time.sleep(POLL_S)
         except BaseException:
             client.kill()

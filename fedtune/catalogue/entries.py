@@ -9,11 +9,11 @@ ERROR_OF_KIND: dict[Kind, type[FedtuneError]] = {"model": ModelError, "data": Da
 """The branch of the error tree that speaks for each kind of entry."""
 
 
-def _rated_texts(name: str, title: str, convert: str, converted_bytes: int) -> Entry:
+def _rated_texts(name: str, what: str, converted_bytes: int) -> Entry:
     return Entry(
         name=name,
         kind="data",
-        title=title,
+        title=f"{what}, rated by people: positive or negative",
         licence="MIT",
         archive="sdist",
         package="vaderSentiment",
@@ -21,7 +21,7 @@ def _rated_texts(name: str, title: str, convert: str, converted_bytes: int) -> E
         sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
         download_bytes=2_500_000,
         converted_bytes=converted_bytes,
-        convert=convert,
+        convert=f"fedtune.data.packaged:convert_{name.replace('-', '_')}",
     )
 
 
@@ -65,21 +65,9 @@ ENTRIES: tuple[Entry, ...] = (
         converted_bytes=88_300_000,
         convert="fedtune.models.packaged.dinov2:convert",
     ),
-    _rated_texts(
-        "movie-reviews",
-        "Sentences of movie reviews, rated by people: positive or negative",
-        "fedtune.data.packaged:convert_movie_reviews",
-        1_200_000,
-    ),
-    _rated_texts(
-        "tweets", "Tweets, rated by people: positive or negative", "fedtune.data.packaged:convert_tweets", 400_000
-    ),
-    _rated_texts(
-        "product-reviews",
-        "Sentences of product reviews, rated by people: positive or negative",
-        "fedtune.data.packaged:convert_product_reviews",
-        400_000,
-    ),
+    _rated_texts("movie-reviews", "Sentences of movie reviews", 560_000),
+    _rated_texts("tweets", "Tweets", 140_000),
+    _rated_texts("product-reviews", "Sentences of product reviews", 130_000),
     Entry(
         name="spam-mails",
         kind="data",
@@ -90,7 +78,7 @@ ENTRIES: tuple[Entry, ...] = (
         version="0.2.3",
         sha256="8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
         download_bytes=20_000_000,
-        converted_bytes=8_000_000,
+        converted_bytes=3_200_000,
         convert="fedtune.data.packaged:convert_spam_mails",
     ),
     Entry(
@@ -103,7 +91,7 @@ ENTRIES: tuple[Entry, ...] = (
         version="0.25.0",
         sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
         download_bytes=1_400_000,
-        converted_bytes=2_000_000,
+        converted_bytes=1_200_000,
         convert="fedtune.data.packaged:convert_mnist",
     ),
     Entry(
@@ -116,7 +104,7 @@ ENTRIES: tuple[Entry, ...] = (
         version="1.3.3",
         sha256="86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
         download_bytes=350_000,
-        converted_bytes=100_000,
+        converted_bytes=48_000,
         convert="fedtune.data.packaged:convert_trivia",
     ),
 )
