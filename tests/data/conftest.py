@@ -37,9 +37,7 @@ def llama(tiny_llama_folder: Path) -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def vit(tiny_vit_folder: Path) -> LoadedModel:
-    section = ModelSection(
-        name=str(tiny_vit_folder), task="image-classification", labels=("cat", "dog"), image_size=16
-    )
+    section = ModelSection(name=str(tiny_vit_folder), task="image-classification", labels=("cat", "dog"), image_size=16)
     return load_model(section, device=CPU, seed=0)
 
 

@@ -124,13 +124,11 @@ def test_a_misspelt_file_is_told_its_neighbour(tmp_path: Path, load: Load) -> No
         load(tmp_path / "review.jsonl")
 
 
-def test_a_misspelt_folder_is_not_asked_of_the_hub(
-    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_misspelt_folder_is_not_asked_of_the_hub(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """`patients/maria` beside a folder `patients` is a path: its name must not leave the machine."""
     (tmp_path / "patients").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="no file or folder patients/maria$"):
+    with pytest.raises(DataError, match=r"no file or folder patients/maria$"):
         load("patients/maria")
 
 

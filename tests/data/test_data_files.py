@@ -17,7 +17,7 @@ Load = Callable[..., datasets.Dataset]
 
 ROWS = [
     {"text": "a good film, truly", "label": "positive"},
-    {"text": "dull;\n\"long\"", "label": "negative"},
+    {"text": 'dull;\n"long"', "label": "negative"},
     {"text": "schön – 好い", "label": "positive"},
 ]
 
@@ -141,7 +141,7 @@ def test_private_rows_are_written_nowhere(tmp_path: Path) -> None:
     home, data = tmp_path / "home", tmp_path / "data"
     home.mkdir()
     data.mkdir()
-    secret = "Zanzibar-4711"  # noqa: S105 - a marker, no credential
+    secret = "Zanzibar-4711"
     rows = [{"text": f"{secret} {i}", "label": "ab"[i % 2]} for i in range(40)]
     path = data / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
