@@ -23,6 +23,8 @@ def partition(table: datasets.Dataset, section: DataSection, *, label: str, seed
 
     Guarantees: the same table, section and seed give the same rows. Raises DataError where the scheme cannot be met.
     """
+    if len(table) == 0:
+        raise DataError("there are no rows to deal to clients: lower data.test_fraction or take more rows")
     scheme = section.partition
     groups = _groups(table, section, label)
     if scheme.scheme != "natural":

@@ -24,8 +24,10 @@ DIRICHLET_TRIES = 10
 
 
 def iid(groups: Ints, scheme: PartitionSection, seed: int) -> list[Ints]:
-    """Equal shares of the shuffled rows."""
-    return _dealt(flower.IidPartitioner(scheme.clients), _shuffled(groups, seed), groups)
+    """Equal shares of the shuffled rows; where there are more clients than rows the last get none."""
+    sharing = min(scheme.clients, len(groups))  # the partitioner cannot make an empty share
+    shares = _dealt(flower.IidPartitioner(sharing), _shuffled(groups, seed), groups)
+    return shares + [np.zeros(0, dtype=np.int64)] * (scheme.clients - sharing)
 
 
 def dirichlet(groups: Ints, scheme: PartitionSection, seed: int) -> list[Ints]:
