@@ -123,9 +123,7 @@ def find(name: str, kind: Kind | None = None) -> Entry:
     for entry in ENTRIES:
         if entry.name == name and kind in (None, entry.kind):
             return entry
-    raise ERROR_OF_KIND[kind or "model"](
-        f"The catalogue has no {kind or 'entry'} called {name!r}: {nearest(name, kind)}"
-    )
+    raise ERROR_OF_KIND[kind or "model"](f"There is no {kind or 'entry'} called {name!r}: {nearest(name, kind)}")
 
 
 def nearest(name: str, kind: Kind | None = None) -> str:
@@ -133,4 +131,4 @@ def nearest(name: str, kind: Kind | None = None) -> str:
     close = difflib.get_close_matches(name.lower(), names(kind), n=2, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"it has {', '.join(names(kind))}."
+    return f"the catalogue has {', '.join(names(kind))}."

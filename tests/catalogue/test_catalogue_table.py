@@ -36,7 +36,7 @@ def test_a_typing_mistake_is_met_with_the_name_that_was_meant() -> None:
         find("minillm", "model")
     with pytest.raises(DataError, match=r"did you mean tweets\?"):
         find("tweet", "data")
-    with pytest.raises(DataError, match=r"it has movie-reviews, .*trivia\."):
+    with pytest.raises(DataError, match=r"the catalogue has movie-reviews, .*trivia\."):
         find("xyzzy", "data")
 
 
