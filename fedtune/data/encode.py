@@ -50,17 +50,26 @@ def _classes(table: datasets.Dataset, section: ModelSection) -> tuple[str, ...]:
 
 
 def _text(table: datasets.Dataset, loaded: LoadedModel, section: ModelSection, labels: Sequence[str]) -> Encoded:
-    ids: list[list[int]] = []
-    cut = 0
     texts = table["text"][:]
-    if texts:
-        encoded = loaded.processor(texts, verbose=False, return_attention_mask=False, return_token_type_ids=False)
-        # Cut by the tokenizer, which keeps the closing token in place; told apart here to be able to count.
-        long = [row for row, row_ids in enumerate(encoded["input_ids"]) if len(row_ids) > section.max_length]
-        ids, cut = list(encoded["input_ids"]), len(long)
-        for row in long:
-            ids[row] = loaded.processor(texts[row], truncation=True, max_length=section.max_length)["input_ids"]
-    return TextStore(Ragged(ids), _numbered(table, labels), _pad_id(loaded)), cut
+    if not texts:
+        return TextStore(Ragged([]), _numbered(table, labels), _pad_id(loaded)), 0
+    encoded = loaded.processor(
+        texts,
+        truncation=True,
+        max_length=section.max_length,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    store = TextStore(Ragged(encoded["input_ids"]), _numbered(table, labels), _pad_id(loaded))
+    return store, _cut(encoded, texts, loaded, section.max_length)
+
+
+def _cut(encoded: Any, texts: list[str], loaded: LoadedModel, max_length: int) -> int:
+    """How many texts the tokenizer has cut; one written in Python does not say, so it is asked for the whole."""
+    if encoded.encodings is not None:
+        return sum(bool(encoding.overflowing) for encoding in encoded.encodings)
+    return sum(len(ids) > max_length for ids in loaded.processor(texts, verbose=False)["input_ids"])
 
 
 def _answers(table: datasets.Dataset, loaded: LoadedModel, section: ModelSection, _labels: Sequence[str]) -> Encoded:

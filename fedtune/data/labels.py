@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from fedtune.data.suggest import did_you_mean, listed
+from fedtune.data.suggest import did_you_mean, listed, quoted
 from fedtune.errors import DataError
 
 MANY_CLASSES = 50
@@ -101,6 +101,6 @@ def _check_distinct(classes: Sequence[str], where: str) -> None:
         if not folded:
             raise DataError(f"{where} has a class without a name: give it one")
         if folded in seen:
-            how = "twice" if seen[folded] == name else f'beside "{seen[folded]}"'
-            raise DataError(f'{where} has the class "{name}" {how}: make them one name')
+            how = "twice" if seen[folded] == name else f"beside {quoted(seen[folded])}"
+            raise DataError(f"{where} has the class {quoted(name)} {how}: make them one name")
         seen[folded] = name

@@ -80,7 +80,7 @@ def test_a_client_may_lack_a_class(tmp_path: Path, load: Load) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "said"),
-    [(("a", "a"), '"a" twice'), (("a", "A "), '"A " beside "a"'), (("a", " "), "without a name")],
+    [(("a", "a"), '"a" twice'), (("a", "A "), '"A" beside "a"'), (("a", " "), "without a name")],
 )
 def test_classes_of_the_model_must_differ(labels: tuple[str, ...], said: str, tmp_path: Path, load: Load) -> None:
     path = rows_file(tmp_path, [{"text": "t", "label": "a"}])

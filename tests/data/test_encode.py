@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import ByT5Tokenizer
 
 from fedtune.data.answers import fit, framed
 from fedtune.data.encode import encode
@@ -155,6 +156,15 @@ def test_texts_are_encoded_as_the_tokenizer_does(bert: LoadedModel, rows: list[s
     assert torch.equal(batch["attention_mask"], own["attention_mask"])
     assert batch["labels"].tolist() == [len(text) % 2 for text in rows]
     assert encoded.notes["cut"] == sum(len(text.split()) > 10 for text in rows)
+
+
+def test_a_tokenizer_written_in_python_counts_its_cuts_too(bert: LoadedModel) -> None:
+    """ByT5's: a byte a token and one to close."""
+    loaded = dataclasses.replace(bert, processor=ByT5Tokenizer())
+    table = datasets.Dataset.from_dict({"text": ["abc", "a" * 11, "a" * 12, "a" * 99], "label": ["a", "b"] * 2})
+    encoded = encode(table, loaded, ModelSection(name="any", max_length=12))
+    assert encoded.lengths.tolist() == [4, 12, 12, 12]
+    assert encoded.notes["cut"] == 2
 
 
 def texts_table(rows: int) -> datasets.Dataset:

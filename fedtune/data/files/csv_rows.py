@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from fedtune.data.files.decode import read_utf8
+from fedtune.data.suggest import quoted
 from fedtune.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _parsed(path: Path, reader: "Reader") -> tuple[list[str], list[list[str]]]:
 def _check_shape(path: Path, header: list[str], rows: list[list[str]]) -> None:
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice:
-        raise DataError(f'{path} has two columns named "{twice}": rename one of them')
+        raise DataError(f"{path} has two columns named {quoted(twice)}: rename one of them")
     if not rows:
         raise DataError(f"{path} is empty: it has a header and no row")
 

@@ -1,6 +1,7 @@
 """JSONL (an object a line) and JSON (an array of objects)."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 from fedtune.data.files.columns import table_of
 from fedtune.data.files.decode import read_utf8
 from fedtune.errors import DataError
+
+HALF_CHARACTER = re.compile("[\\ud800-\\udfff]")
 
 
 def read_jsonl(path: Path) -> pa.Table:
@@ -44,9 +47,15 @@ def _lines(path: Path, text: str) -> list[dict[str, Any]]:
 
 def _parsed(path: Path, text: str, *, first_line: int) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise DataError(f"{path}, line {line}: malformed JSON at column {error.colno} ({error.msg})") from error
     except RecursionError as error:
         raise DataError(f"{path}, line {first_line}: JSON nested too deeply to be a row") from error
+    # JSON may escape half of a character outside the basic plane; UTF-8 has no bytes for it.
+    if "\\u" in text and HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False)):
+        raise DataError(
+            f"{path}, line {first_line}: holds half a character (\\ud800 to \\udfff), remove or complete it"
+        )
+    return value
