@@ -67,9 +67,8 @@ class Endpoint(Generic[FrameT]):
     # -- the application's side
 
     def send(self, transfer: str, payload: Payload) -> None:
-        """Send a message; a second one under the same id takes the first one's place."""
-        self.forget(transfer)
-        self._outgoing[transfer] = Outgoing(transfer, payload)
+        """Send a message; nothing happens while one under the same id is on its way."""
+        self._outgoing.setdefault(transfer, Outgoing(transfer, payload))
 
     def say(self, frame: FrameT) -> None:
         """Send a frame before all chunks that wait."""
@@ -114,8 +113,9 @@ class Endpoint(Generic[FrameT]):
         for outgoing in self._outgoing.values():
             if not outgoing.begun:
                 return self._begin(outgoing)
-            if outgoing.ready:
-                return self._chunk(outgoing) if in_flight < self.limits.window_bytes else None
+            if not outgoing.all_sent:
+                ready = not outgoing.waiting and in_flight < self.limits.window_bytes
+                return self._chunk(outgoing) if ready else None
         return None
 
     def receive(self, frame: Frame) -> Event | None:

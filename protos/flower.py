@@ -34,7 +34,7 @@ __all__ = [
     "body_to_bytes",
     "empty_run",
     "fresh_message_id",
-    "head_to_bytes",
+    "head_of",
     "isolate",
     "make_error_reply",
     "make_message",
@@ -113,16 +113,16 @@ def isolate(message: Message) -> Message:
 def body_to_bytes(content: RecordDict) -> bytes:
     """The content as protobuf field of a message: equal for all messages that share one `RecordDict`.
 
-    `body_to_bytes(m.content) + head_to_bytes(m)` reads back as `m`: a broadcast is serialised and kept once.
+    `body_to_bytes(m.content) + message_to_bytes(head_of(m))` reads back as `m`: a broadcast is kept once.
     """
     return bytes(ProtoMessage(content=recorddict_to_proto(content)).SerializeToString())
 
 
-def head_to_bytes(message: Message) -> bytes:
-    """The metadata, and the error where there is one, as protobuf fields of a message."""
+def head_of(message: Message) -> Message:
+    """A copy without the content: metadata of its own, and the error where there is one."""
     head = Message.__new__(Message)
-    head.__dict__.update({**message.__dict__, "_content": None})
-    return bytes(message_to_proto(head).SerializeToString())
+    head.__dict__.update({**message.__dict__, "_metadata": deepcopy(message.metadata), "_content": None})
+    return head
 
 
 def message_to_bytes(message: Message) -> bytes:

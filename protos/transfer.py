@@ -65,8 +65,9 @@ class Outgoing:
         self.acked_bytes = 0
         self.resent_bytes = 0
         self._reached = 0
+        self.waiting = False
+        """Whether the receiver has to say first how much it holds."""
         self._fresh = True
-        self._waiting = False
 
     @property
     def in_flight_bytes(self) -> int:
@@ -74,14 +75,14 @@ class Outgoing:
         return self.sent_bytes - self.acked_bytes
 
     @property
-    def ready(self) -> bool:
-        """Whether a chunk could be sent now, were there room in the window."""
-        return self.begun and not self._waiting and self.sent_bytes < self.total_bytes
+    def all_sent(self) -> bool:
+        """Whether the last byte has been sent; it may have to be sent again."""
+        return not self.waiting and self.sent_bytes == self.total_bytes
 
     def begin(self) -> None:
         """A Begin goes out."""
         self.begun = True
-        self._waiting = not self._fresh
+        self.waiting = not self._fresh
         self._fresh = False
 
     def cut(self, chunk_bytes: int) -> tuple[int, bytes]:
@@ -101,8 +102,8 @@ class Outgoing:
         """
         if offset > self.total_bytes:
             raise MalformedMessage(f"an acknowledgement of {offset} bytes for a message of {self.total_bytes}")
-        if self._waiting:
-            self._waiting = False
+        if self.waiting:
+            self.waiting = False
             self.sent_bytes = self.acked_bytes = offset
         else:
             self.acked_bytes = max(self.acked_bytes, offset)
@@ -110,7 +111,7 @@ class Outgoing:
 
     def rewind(self) -> None:
         """Nothing is on the way any more: begin again, and ask what arrived."""
-        self.begun = self._waiting = False
+        self.begun = self.waiting = False
         self.sent_bytes = self.acked_bytes
 
 

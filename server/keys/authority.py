@@ -112,7 +112,7 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host.encode("idna").decode())
     except (UnicodeError, ValueError) as error:
         raise EnrolmentError(
-            f"{host!r} is neither a host name nor an address; give --host as clients will write it"
+            f"{host!r} is no host name and no address; give --host as clients will write it"
         ) from error
 
 

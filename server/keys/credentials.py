@@ -1,14 +1,10 @@
 """The coordinator's side of TLS: its certificate, and that every client must show one of the authority's."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from fedtune.errors import EnrolmentError
+from protos.certificates import check_pair
 from server.keys.enrolment import Enrolment
 from server.keys.files import read_file
 
@@ -30,38 +26,5 @@ class ServerKeys:
 
     def grpc(self) -> grpc.ServerCredentials:
         """Credentials that demand and verify a client certificate."""
-        pair = ((self._key, self._certificate),)
-        return grpc.ssl_server_credentials(pair, root_certificates=self._ca, require_client_auth=True)
-
-
-def check_pair(certificate_pem: bytes, key_pem: bytes, ca_pem: bytes, path: Path) -> x509.Certificate:
-    """The certificate, if it is valid now, is the key's, and was signed by the authority.
-
-    Raises:
-        EnrolmentError: where one of these does not hold; `path` names the certificate.
-    """
-    try:
-        certificate, ca = x509.load_pem_x509_certificate(certificate_pem), x509.load_pem_x509_certificate(ca_pem)
-        key = load_pem_private_key(key_pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise EnrolmentError(f"{path}, its key or ca.crt is damaged; renew it with `fedtune keys renew`") from error
-    if key.public_key() != certificate.public_key():
-        raise EnrolmentError(f"the key beside {path} is not its key; renew both with `fedtune keys renew`")
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except Exception as error:
-        raise EnrolmentError(
-            f"{path} was not signed by the authority in ca.crt; use files of one `keys init`"
-        ) from error
-    _check_dates(certificate, path)
-    return certificate
-
-
-def _check_dates(certificate: x509.Certificate, path: Path) -> None:
-    now = datetime.now(UTC)
-    if certificate.not_valid_after_utc <= now:
-        ended = certificate.not_valid_after_utc.date()
-        raise EnrolmentError(f"{path} expired on {ended}; renew it with `fedtune keys renew`")
-    if certificate.not_valid_before_utc > now:
-        begins = certificate.not_valid_before_utc
-        raise EnrolmentError(f"{path} is valid only from {begins:%Y-%m-%d %H:%M} UTC on; set this machine's clock")
+        pair = (self._key, self._certificate)
+        return grpc.ssl_server_credentials([pair], root_certificates=self._ca, require_client_auth=True)

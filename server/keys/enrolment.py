@@ -1,4 +1,4 @@
-"""The list of clients that may connect: names, certificate fingerprints, and who was revoked; checked on every connect."""
+"""The list of clients that may connect: names, certificate fingerprints, and who was revoked."""
 
 import json
 import os
@@ -39,9 +39,8 @@ class NotEnrolled(EnrolmentError):
 class Enrolment:
     """`enrolled.json`, read again whenever it changes.
 
-    Guarantees: a certificate passes only while its own fingerprint is listed under its own name and is not revoked, so a
-    certificate that the authority signed but that is not listed does not pass; where the file is missing or damaged,
-    nobody passes.
+    Guarantees: a certificate passes only while its own fingerprint is listed under its own name and is not revoked;
+    that the authority signed it is not enough. Where the file is missing or damaged, nobody passes.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The folder that `fedtune keys` keeps: the authority, the coordinator's certificate, and a bundle to hand to each client.
+"""The folder that `fedtune keys` keeps: the authority, the coordinator's certificate, and a bundle for each client.
 
 ```
 ca.crt  ca.key  enrolled.json

@@ -79,7 +79,7 @@ def test_body_and_head_read_back_as_the_message() -> None:
     body = flower.body_to_bytes(content)
     for node in (4, 5):
         message = flower.make_message(content, node, "train")
-        again = flower.message_from_bytes(body + flower.head_to_bytes(message))
+        again = flower.message_from_bytes(body + flower.message_to_bytes(flower.head_of(message)))
         assert again.metadata.dst_node_id == node
         assert again.content["arrays"]["update"].data == b"x" * 1000
         assert message.has_content()

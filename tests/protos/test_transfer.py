@@ -39,7 +39,7 @@ def test_payloads_that_share_a_body_have_the_hash_of_their_own_bytes(raw: bytes,
 def test_what_is_cut_is_what_is_taken(raw: bytes, chunk_bytes: int) -> None:
     outgoing, incoming = Outgoing("t", _whole(raw)), _incoming(raw)
     outgoing.begin()
-    while outgoing.ready:
+    while not outgoing.all_sent:
         offset, data = outgoing.cut(chunk_bytes)
         incoming.add(offset, data, zlib.crc32(data))
     assert incoming.complete
@@ -87,13 +87,13 @@ def test_a_message_that_is_not_the_announced_one_is_dropped_whole() -> None:
 def test_after_a_rewind_the_sender_waits_and_goes_on_where_the_receiver_is() -> None:
     outgoing = Outgoing("t", _whole(b"abcdef"))
     outgoing.begin()
-    assert outgoing.ready
+    assert not outgoing.waiting
     outgoing.cut(5)
     outgoing.acknowledge(2)
     outgoing.rewind()
     assert outgoing.in_flight_bytes == 0
     outgoing.begin()
-    assert not outgoing.ready
+    assert outgoing.waiting
     outgoing.acknowledge(4)
     assert outgoing.cut(10) == (4, b"ef")
     assert outgoing.resent_bytes == 1
