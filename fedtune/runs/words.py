@@ -38,6 +38,16 @@ def number_text(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{max(_places(value), 0)}f}"
 
 
+def percent_tick(share: float) -> str:
+    """A round share on an axis: `80 %`, `82.5 %`."""
+    return f"{share * 100:.6g} %"
+
+
+def plain_tick(value: float) -> str:
+    """A round number on an axis: `0.4`, `12.5`, `2,000`."""
+    return f"{value:,.6g}"
+
+
 def _places(value: float) -> int:
     """Decimals that leave three significant digits of a number under 1000, at most three."""
     if abs(value) >= 100:

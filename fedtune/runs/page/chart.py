@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fedtune.runs.page.scale import Scale, nice_range, round_ticks
 
 WIDTH, HEIGHT = 600, 290
-LEFT, RIGHT, TOP, BOTTOM = 62, 92, 16, 42
+LEFT, RIGHT, TOP, BOTTOM = 62, 8, 14, 42
+LABEL_ROOM = 84
+"""What the plot gives up on its right where lines are named there."""
 _LABEL_GAP = 16
 
 
@@ -79,25 +81,32 @@ class Chart:
     dots: tuple[Dot, ...] = ()
     legend: tuple[tuple[str, str], ...] = ()
     """(tone, text) for charts without lines."""
-    note: str = ""
-    box: tuple[int, int, int, int] = field(default=(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM))
-    """left, top, right, bottom of the plot."""
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """left, top, right, bottom of the plot."""
+        return LEFT, TOP, WIDTH - RIGHT - (LABEL_ROOM if self.labels else 0), HEIGHT - BOTTOM
 
 
 class Canvas:
     """The axes of one chart: rounds along x, one quantity along y."""
 
     def __init__(
-        self, rounds: Sequence[int], values: Sequence[float], *, from_zero: bool, text: Callable[[float], str]
+        self,
+        rounds: Sequence[int],
+        values: Sequence[float],
+        *,
+        from_zero: bool,
+        tick: Callable[[float], str],
+        label_room: bool = False,
     ) -> None:
-        self.rounds = rounds
-        self.text = text
         low, high, ticks = nice_range(values, from_zero=from_zero)
         first, last = rounds[0], rounds[-1]
-        self.step = (WIDTH - LEFT - RIGHT) / (last - first + 1)
-        self.x = Scale(first - 0.5, last + 0.5, LEFT, WIDTH - RIGHT)
+        self.right = WIDTH - RIGHT - (LABEL_ROOM if label_room else 0)
+        self.step = (self.right - LEFT) / (last - first + 1)
+        self.x = Scale(first - 0.5, last + 0.5, LEFT, self.right)
         self.y = Scale(low, high, HEIGHT - BOTTOM, TOP)
-        self.y_ticks = tuple(Tick(self.y(t), text(t)) for t in ticks)
+        self.y_ticks = tuple(Tick(self.y(t), tick(t)) for t in ticks)
         self.x_ticks = tuple(Tick(self.x(t), str(t)) for t in round_ticks(first, last))
 
     def line(self, series: Series) -> Shape:
@@ -112,12 +121,32 @@ class Canvas:
             return []
         return [Dot(self.x(r), self.y(v), series.tone) for r, v in series.values.items() if math.isfinite(v)]
 
-    def bar(self, round_: int, low: float, high: float, tone: str, *, share: float, shift: float = 0.0) -> Shape:
-        """A bar from `low` to `high`, `share` of a round's column wide, `shift` columns beside its middle."""
-        width = max(0.6, min(self.step * share, 26))
+    def bar(
+        self,
+        round_: int,
+        low: float,
+        high: float,
+        tone: str,
+        *,
+        share: float,
+        shift: float = 0.0,
+        least: float = 0.8,
+    ) -> Shape:
+        """A bar from `low` to `high`, `share` of a round's column wide and `shift` columns beside its middle.
+
+        It is `least` high, so that small values are still seen.
+        """
+        column = min(self.step, 44)
+        width = max(0.6, column * share)
         top, bottom = self.y(high), self.y(low)
-        x = self.x(round_) + shift * min(self.step, 26 / share) - width / 2
-        return Shape(tone, x=round(x, 2), y=top, width=round(width, 2), height=round(max(bottom - top, 0.8), 2))
+        missing = max(least - (bottom - top), 0.0)
+        return Shape(
+            tone,
+            x=round(self.x(round_) + shift * column - width / 2, 2),
+            y=round(top - missing / 2, 2),
+            width=round(width, 2),
+            height=round(bottom - top + missing, 2),
+        )
 
     def hover(self, round_: int, text: str) -> Hover:
         """The column of a round."""
@@ -137,6 +166,6 @@ class Canvas:
             places.append(max(y, places[-1] + _LABEL_GAP) if places else y)
         overshoot = max(0.0, places[-1] - (HEIGHT - BOTTOM)) if places else 0.0
         return tuple(
-            Dot(WIDTH - RIGHT + 8, round(place - overshoot, 2), one.tone, one.label)
+            Dot(self.right + 8, round(place - overshoot, 2), one.tone, one.label)
             for place, (_, one) in zip(places, ends, strict=True)
         )

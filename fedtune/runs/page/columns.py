@@ -6,22 +6,23 @@ from collections.abc import Callable, Sequence
 
 from fedtune.runs.page.chart import Canvas, Chart, Shape
 from fedtune.runs.record import ClientRecord, RoundRecord
-from fedtune.runs.words import bytes_text, number_text, seconds_text
+from fedtune.runs.words import bytes_text, number_text, plain_tick, seconds_text
 
+Text = Callable[[float], str]
 Values = dict[int, list[float]]
 
 
 def client_loss_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """How far apart the clients' training losses are."""
     return _spread_chart(
-        "Clients' training loss", _gather(records, lambda c: c.loss), from_zero=False, text=number_text
+        "Clients' training loss", _gather(records, lambda c: c.loss), from_zero=False, text=number_text, tick=plain_tick
     )
 
 
 def client_time_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """How far apart the clients' times are."""
     values = _gather(records, lambda c: c.seconds if c.outcome == "ok" else None)
-    return _spread_chart("Time of a client", values, from_zero=True, text=_axis_seconds)
+    return _spread_chart("Time of a client", values, from_zero=True, text=seconds_text, tick=_axis_seconds)
 
 
 def traffic_chart(records: Sequence[RoundRecord]) -> Chart | None:
@@ -34,7 +35,7 @@ def traffic_chart(records: Sequence[RoundRecord]) -> Chart | None:
     values = [float(v) for _, by_round, _ in ways.values() for v in by_round.values()]
     if not any(values):
         return None
-    canvas = Canvas(rounds, values, from_zero=True, text=bytes_text)
+    canvas = Canvas(rounds, values, from_zero=True, tick=_axis_bytes)
     shapes = tuple(
         canvas.bar(r, 0, v, tone, share=0.38, shift=shift)
         for tone, (_, by_round, shift) in ways.items()
@@ -61,7 +62,7 @@ def duration_chart(records: Sequence[RoundRecord]) -> Chart | None:
     if not records:
         return None
     rounds = [r.round for r in records]
-    canvas = Canvas(rounds, [r.seconds for r in records], from_zero=True, text=_axis_seconds)
+    canvas = Canvas(rounds, [r.seconds for r in records], from_zero=True, tick=_axis_seconds)
     in_vain = [r.round for r in records if r.round > 0 and not r.aggregated]
     legend = (("blue", "round"), *([("red", "too few updates, nothing changed")] if in_vain else []))
     return Chart(
@@ -87,18 +88,19 @@ def _gather(records: Sequence[RoundRecord], value: Callable[[ClientRecord], floa
     return gathered
 
 
-def _spread_chart(title: str, values: Values, *, from_zero: bool, text: Callable[[float], str]) -> Chart | None:
+def _spread_chart(title: str, values: Values, *, from_zero: bool, text: Text, tick: Text) -> Chart | None:
     if not values:
         return None
     rounds = sorted(values)
-    canvas = Canvas(rounds, [v for of_round in values.values() for v in of_round], from_zero=from_zero, text=text)
+    everything = [v for of_round in values.values() for v in of_round]
+    canvas = Canvas(rounds, everything, from_zero=from_zero, tick=tick)
     shapes: list[Shape] = []
     hovers = []
     for round_ in rounds:
         low, first, middle, third, high = _five_numbers(values[round_])
         shapes.append(canvas.bar(round_, low, high, "whisker", share=0.06))
         shapes.append(canvas.bar(round_, first, third, "box", share=0.6))
-        shapes.append(canvas.bar(round_, middle, middle, "median", share=0.6))
+        shapes.append(canvas.bar(round_, middle, middle, "median", share=0.6, least=2.4))
         words = f"median {text(middle)}, half within {text(first)}–{text(third)}, all within {text(low)}–{text(high)}"
         hovers.append(canvas.hover(round_, f"round {round_}: {len(values[round_])} clients, {words}"))
     medians = [statistics.median(values[r]) for r in (rounds[0], rounds[-1])]
@@ -123,3 +125,8 @@ def _five_numbers(ordered: Sequence[float]) -> tuple[float, float, float, float,
 
 def _axis_seconds(value: float) -> str:
     return f"{value:g} s" if value < 120 else seconds_text(value)
+
+
+def _axis_bytes(value: float) -> str:
+    number, unit = bytes_text(value).split(" ")
+    return f"{float(number):g} {unit}"
