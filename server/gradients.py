@@ -1,7 +1,5 @@
 """The weight gradients that a gradient initialisation starts from: of a public set, or of the clients' own rows."""
 
-import torch
-
 from fedtune.aggregation.exact_sum import ExactSum
 from fedtune.aggregation.validate import check_delta
 from fedtune.data.table import public_rows
@@ -33,7 +31,7 @@ def private_gradients(
     recipe rules refuse this under privacy. Raises RunError where no client answers.
     """
     task = tasking.task("gradient", 0, home.attached.read())
-    shapes = {name: tuple(weight.shape) for name, weight in _target_weights(home).items()}
+    shapes = home.attached.target_shapes()
     sums = {name: ExactSum(shape) for name, shape in shapes.items()}
     total = 0
     listener.asked(0, len(names), "gradient")
@@ -63,7 +61,3 @@ def _add(reply: Reply, run: str, shapes: Shapes, sums: dict[str, ExactSum], reci
     for name, total in sums.items():
         total.add(message.tensors[name], message.examples)
     return message.examples
-
-
-def _target_weights(home: Resident) -> dict[str, torch.Tensor]:
-    return home.attached.target_shapes()

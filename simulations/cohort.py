@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 from client.work import Workplace
 from fedtune.wire.envelope import MAX_MESSAGE_BYTES
-from protos.flower import Message, OwnGrid, isolate, make_reply, stamp
+from protos.flower import Message, OwnGrid, fresh_message_id, isolate, make_reply, stamp
 from protos.names import node_id
 from protos.payload import from_content, to_content
 
@@ -41,7 +41,10 @@ class CohortGrid(OwnGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Take messages in; the work waits until somebody pulls."""
-        taken = [isolate(message) for message in messages]
+        taken = [
+            stamp(isolate(message), message_id=message.metadata.message_id or fresh_message_id())
+            for message in messages
+        ]
         self._waiting.update({message.metadata.message_id: message for message in taken})
         return [message.metadata.message_id for message in taken]
 
@@ -78,7 +81,7 @@ def work_with(workplace: Workplace) -> Handler:
 
 
 def work_with_app(app: ClientApp, contexts: Callable[[str, int], Context]) -> Handler:
-    """A handler that runs any Flower `ClientApp`, client after client; `contexts(name, node_id)` makes each one's own."""
+    """A handler that runs any Flower `ClientApp`, client after client; `contexts(name, node_id)` makes each's own."""
     kept: dict[str, Context] = {}
 
     def handle(jobs: Sequence[tuple[str, Message]]) -> Iterator[Message]:

@@ -11,7 +11,7 @@ from torch import nn
 from fedtune.state import Shapes, State, copy_state, shapes_of
 
 SharedOrigin = Literal["none", "recomputed", "broadcast"]
-"""How a client comes by the frozen factors: there are none, it computes them itself (free), or it is sent them (counted)."""
+"""How a client comes by the frozen factors: there are none, it computes them (free), or is sent them (counted)."""
 
 
 class Attached(ABC):
@@ -48,6 +48,10 @@ class Attached(ABC):
     @abstractmethod
     def targets(self) -> tuple[str, ...]:
         """Dotted names of the adapted modules in the base model, sorted."""
+
+    @abstractmethod
+    def target_shapes(self) -> Shapes:
+        """The (out, in) shape of each adapted module's weight, by the names of `targets()`."""
 
     @abstractmethod
     def save(self, folder: Path, base: str) -> None:

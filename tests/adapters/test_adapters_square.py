@@ -1,0 +1,164 @@
+"""The oracles of LoRA-SB and Fed-SB: orthonormal factors, the chain rule, the best approximation, r² numbers."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from fedtune.adapters.factors import random_factors, svd_factors
+from fedtune.adapters.layers import dense_weight, weight_shape
+from fedtune.adapters.square import FIRST_STEP
+from fedtune.adapters.square_layer import SquareLayer
+from fedtune.errors import AdapterError
+from tests.adapters.adapter_models import attached_to, shake
+
+sizes = st.integers(1, 24)
+
+
+def matrix(rows, columns, seed):
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def gap_to_identity(product):
+    return (product - torch.eye(len(product))).abs().max().item()
+
+
+@given(sizes, sizes, st.integers(0, 50), st.data())
+def test_svd_factors_are_orthonormal_and_the_best_approximation(rows, columns, seed, data):
+    rank = data.draw(st.integers(1, min(rows, columns)))
+    w = matrix(rows, columns, seed)
+    b, s, a = svd_factors(w, rank)
+    assert gap_to_identity(b.T @ b) <= 1e-5
+    assert gap_to_identity(a @ a.T) <= 1e-5
+    u, exact, vh = torch.linalg.svd(w.double(), full_matrices=False)
+    best = (u[:, :rank] * exact[:rank]) @ vh[:rank]
+    assert (w.double() - (b * s) @ a).norm() <= (w.double() - best).norm() * (1 + 1e-6) + 1e-5
+
+
+def test_the_randomised_svd_of_a_large_weight_is_near_the_exact_one():
+    decay = torch.linspace(1, 0, 400) ** 2
+    w = torch.linalg.qr(matrix(400, 400, 1)).Q * decay @ torch.linalg.qr(matrix(400, 400, 2)).Q
+    b, s, a = svd_factors(w, 16)
+    exact = torch.linalg.svdvals(w.double())
+    torch.testing.assert_close(s.double(), exact[:16], rtol=1e-4, atol=1e-6)
+    assert (w.double() - (b * s).double() @ a.double()).norm() <= exact[16:].norm() * 1.001
+    assert gap_to_identity(b.T @ b) <= 1e-5
+
+
+@given(sizes, sizes, st.integers(0, 50), st.data())
+def test_random_factors_are_orthonormal_repeatable_and_differ_by_module(rows, columns, seed, data):
+    rank = data.draw(st.integers(1, min(rows, columns)))
+    b, a = random_factors((rows, columns), rank, seed=seed, name="m")
+    assert gap_to_identity(b.T @ b) <= 1e-5
+    assert gap_to_identity(a @ a.T) <= 1e-5
+    again = random_factors((rows, columns), rank, seed=seed, name="m")
+    assert torch.equal(b, again[0])
+    assert torch.equal(a, again[1])
+    other = random_factors((rows, columns), rank, seed=seed, name="n")
+    assert (rows, columns) == (1, 1) or not (torch.equal(b, other[0]) and torch.equal(a, other[1]))
+
+
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 50), st.data())
+@settings(deadline=None)
+def test_the_gradient_of_r_is_the_chain_rule(rows, columns, seed, data):
+    """∂L/∂R = Bᵀ·G·Aᵀ for G = ∂L/∂W (arXiv 2411.19557, lemma 1), for Linear and Conv1D, in float64."""
+    rank = data.draw(st.integers(1, min(rows, columns)))
+    base = Conv1D(rows, columns) if data.draw(st.booleans()) else nn.Linear(columns, rows)
+    layer = SquareLayer(base.requires_grad_(True), rank).double()
+    b, _, a = svd_factors(dense_weight(base), rank)
+    layer.set_factors(b, a)
+    x = matrix(5, columns, seed).double()
+    layer(x).pow(3).sum().backward()
+    weight = base.weight.grad
+    g = weight.T if isinstance(base, Conv1D) else weight
+    torch.testing.assert_close(layer.R.grad, layer.B.T @ g @ layer.A.T, rtol=1e-9, atol=1e-9)
+
+
+@given(sizes, sizes, st.integers(0, 50), st.data())
+@settings(deadline=None)
+def test_the_layer_computes_the_folded_weight(rows, columns, seed, data):
+    rank = data.draw(st.integers(1, min(rows, columns)))
+    base = Conv1D(rows, columns) if data.draw(st.booleans()) else nn.Linear(columns, rows)
+    layer = SquareLayer(base, rank).double()
+    layer.set_factors(*random_factors((rows, columns), rank, seed=seed, name="m"))
+    layer.R.data = matrix(rank, rank, seed).double()
+    x = matrix(3, columns, seed + 1).double()
+    expected = x @ (dense_weight(base).double() + layer.product()).T + base.bias
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+    # Orthonormal factors keep norms: noise on R is not amplified in the weight.
+    torch.testing.assert_close(layer.product().norm(), layer.R.detach().norm(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_r_squared_numbers_a_module_and_the_head_are_trained(tiny_bert_folder, head):
+    loaded, attached = attached_to(tiny_bert_folder, "bert", rank=5, head=head)
+    trained = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
+    classifier = sum(p.numel() for p in loaded.model.classifier.parameters())
+    assert trained == 25 * len(attached.targets()) + (classifier if head else 0)
+
+
+def test_gradients_give_the_best_approximation_of_a_sign_step(tiny_bert_folder):
+    _, attached = attached_to(tiny_bert_folder, "bert", init="public-gradient", targets="attention")
+    gradients = {n: matrix(*shape, i) for i, (n, shape) in enumerate(attached.target_shapes().items())}
+    attached.initialise(gradients)
+    for name, gradient in gradients.items():
+        layer = attached.model.get_submodule(name)
+        u, s, vh = torch.linalg.svd(-FIRST_STEP * gradient.double().sign(), full_matrices=False)
+        best = (u[:, :4] * s[:4]) @ vh[:4]
+        torch.testing.assert_close(layer.product().double(), best, rtol=1e-3, atol=1e-10)
+        assert bool((layer.R.diagonal() > 0).all())
+        assert (gradient * layer.product()).sum() < 0  # a descent step
+
+
+def test_broadcast_factors_make_another_machines_adapter_the_same(tiny_bert_folder):
+    _, one = attached_to(tiny_bert_folder, "bert", init="public-gradient")
+    _, two = attached_to(tiny_bert_folder, "bert", init="public-gradient")
+    one.initialise({n: matrix(*shape, 7) for n, shape in one.target_shapes().items()})
+    assert one.shared_origin == "broadcast"
+    two.load_shared(one.shared())
+    assert two.sketch() == one.sketch()
+    with pytest.raises(AdapterError, match="lacks"):
+        two.load_shared({})
+
+
+def test_an_adapter_that_recomputes_its_factors_refuses_gradients(tiny_bert_folder):
+    _, attached = attached_to(tiny_bert_folder, "bert", init="random")
+    with pytest.raises(AdapterError, match="reads no gradients"):
+        attached.initialise({})
+
+
+def test_the_sketch_shows_other_factors_and_not_the_last_digits(tiny_bert_folder):
+    _, attached = attached_to(tiny_bert_folder, "bert", targets="attention")
+    name = attached.targets()[0]
+    original, sketch = attached.shared(), attached.sketch()
+
+    def changed(part, change):
+        factors = copy.deepcopy(original)
+        factors[f"{name}.{part}"] = change(factors[f"{name}.{part}"])
+        attached.load_shared(factors)
+        return max(abs(value - sketch[key]) for key, value in attached.sketch().items())
+
+    def flip(factor):
+        factor[:, 1] *= -1
+        return factor
+
+    assert changed("B", lambda f: f + 1e-6 * matrix(*f.shape, 1)) < 1e-4
+    assert changed("B", flip) > 1e-2
+    assert changed("B", lambda f: f[:, [1, 0, 2, 3]]) > 1e-2
+    assert changed("A", lambda f: f.flip(0)) > 1e-2
+    assert changed("A", lambda f: torch.linalg.qr(matrix(*f.shape, 3).T).Q.T) > 1e-2
+
+
+def test_the_same_base_gives_the_same_factors_and_another_does_not(tiny_bert_folder, tiny_llama_folder):
+    sketches = [attached_to(tiny_bert_folder, "bert")[1].sketch() for _ in range(2)]
+    assert sketches[0] == sketches[1]
+    loaded, attached = attached_to(tiny_llama_folder, "llama")
+    shake(attached)
+    assert (
+        weight_shape(loaded.model.get_submodule(attached.targets()[0]).base)
+        == attached.target_shapes()[attached.targets()[0]]
+    )
