@@ -83,7 +83,7 @@ def _cpu_bf16(_: torch.device) -> bool:
 
 
 def _mps_bf16(_: torch.device) -> bool:
-    return bool(torch.backends.mps.is_macos_or_newer(14, 0))  # type: ignore[no-untyped-call]
+    return bool(torch.backends.mps.is_macos_or_newer(14, 0))
 
 
 def _cuda_bf16(device: torch.device) -> bool:

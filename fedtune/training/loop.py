@@ -26,9 +26,9 @@ FINITE_EVERY = 16
 def train_client(resident: Resident, assignment: Assignment) -> LocalResult:
     """Train one client on the resident model.
 
-    Guarantees: the result depends on the assignment and the recipe alone; torch's random state, the model's mode and
-    its gradients are afterwards what they were before. Raises TrainingError where the loss is not finite or the
-    memory does not suffice, AdapterError where the state does not fit the adapter.
+    Guarantees: the result depends on the assignment and the recipe alone; torch's random state and the model's
+    mode are afterwards what they were before, and no gradient is left. Raises TrainingError where the loss is not
+    finite or the memory does not suffice, AdapterError where the state does not fit the adapter.
     """
     started = perf_counter()
     total = count_steps(len(assignment.rows), resident.recipe.training)
@@ -79,12 +79,12 @@ def _take_steps(resident: Resident, assignment: Assignment, total: int) -> float
     loss_sum = torch.zeros((), device=resident.device)
     try:
         for done, step in enumerate(local_steps(len(rows), training, assignment.seed)):
+            optimizer.zero_grad(set_to_none=True)
             set_rate(optimizer, rate_factor(training.schedule, done, total, training.warmup_fraction))
             loss_sum += accumulate_gradient(resident, [rows.batch(indices) for indices in step])
             if training.max_grad_norm is not None:
                 clip_grad_norm_(parameters.values(), training.max_grad_norm)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             if (done + 1) % FINITE_EVERY == 0 or done + 1 == total:
                 _require_finite(loss_sum, resident, assignment, done + 1)
     except torch.OutOfMemoryError as error:

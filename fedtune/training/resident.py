@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedtune.adapters.attach import attach
 from fedtune.adapters.base import Attached
 from fedtune.errors import ModelError
 from fedtune.models.base import LoadedModel
+from fedtune.models.load import load_model
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive_seed
 from fedtune.state import Shapes, State, shapes_of
@@ -45,9 +47,6 @@ class Resident:
 
         Raises RunError where the device is not there, ModelError or AdapterError where those do not fit.
         """
-        from fedtune.adapters.attach import attach
-        from fedtune.models.load import load_model
-
         device = choose_device(recipe.training.device)
         loaded = load_model(recipe.model, device=device, seed=derive_seed(recipe.run.seed, "head"))
         attached = attach(loaded, recipe.adapter, task=recipe.model.task)

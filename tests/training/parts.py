@@ -13,7 +13,7 @@ from fedtune.adapters.base import Attached
 from fedtune.data.base import Batch
 from fedtune.models.base import LoadedModel
 from fedtune.recipe import ModelSection, Recipe, TrainingSection
-from fedtune.state import State
+from fedtune.state import Shapes, State
 from fedtune.training.base import Assignment
 from fedtune.training.resident import Resident
 
@@ -62,6 +62,9 @@ class HookedSquare(Attached):
 
     def targets(self) -> tuple[str, ...]:
         return self._targets
+
+    def target_shapes(self) -> Shapes:
+        raise NotImplementedError
 
     def save(self, folder: Path, base: str) -> None:
         raise NotImplementedError

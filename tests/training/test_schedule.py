@@ -1,5 +1,7 @@
 """Learning rates: bounds, shape, and agreement with transformers' own schedules."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,9 +27,9 @@ def test_the_rate_rises_through_the_warmup_to_the_peak_and_never_rises_again(
 ) -> None:
     factors = [rate_factor(schedule, step, total, fraction) for step in range(total)]
     warmup = warmup_steps(total, fraction)
-    assert all(a < b for a, b in zip(factors[:warmup], factors[1 : warmup + 1], strict=True))
+    assert all(a < b for a, b in pairwise(factors[: warmup + 1]))
     assert factors[warmup] == 1.0
-    assert all(a >= b for a, b in zip(factors[warmup:], factors[warmup + 1 :], strict=False))
+    assert all(a >= b for a, b in pairwise(factors[warmup:]))
 
 
 @given(TOTALS, FRACTIONS)
