@@ -9,6 +9,8 @@ PROTOCOL = 1
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAX_CHUNK_BYTES = 4 * MIB
 """No side takes a larger frame, whatever was agreed."""
+MAX_MESSAGE_BYTES = 1 * GIB
+"""The largest message, where no other limit is given."""
 FRAME_ROOM_BYTES = 64 * KIB
 """What a frame may hold beside its data."""
 MAX_TRANSFER_ID = 64
@@ -30,7 +32,7 @@ class LinkLimits:
     """Each side sends something at least this often."""
     missed_heartbeats: int = 3
     """A peer that is silent for so many heartbeats is gone."""
-    max_message_bytes: int = 1 * GIB
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     chunk_bytes: int = 512 * KIB
     window_bytes: int = 4 * MIB
     max_open_transfers: int = 4

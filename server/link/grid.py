@@ -93,7 +93,7 @@ class LinkGrid(OwnGrid):
         self._host.call(self._nodes.forget, ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send messages and wait for the replies; after `timeout` seconds, those that are here: the rest is withdrawn."""
+        """Send messages and wait for the replies; after `timeout` seconds, those here; the rest is withdrawn."""
         end = time.monotonic() + timeout if timeout is not None else None
         open_ids = dict.fromkeys(self.push_messages(messages))
         replies: list[Message] = []

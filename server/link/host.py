@@ -20,7 +20,8 @@ from server.link.nodes import Nodes
 from server.link.service import LinkService
 
 _log = logging.getLogger("fedtune.link")
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _FAREWELL_S = 2.0
 _WHY = {
     errno.EADDRINUSE: "is in use; stop the program that holds it or choose another port",
@@ -72,7 +73,7 @@ class Host:
 
     async def _start(self, address: Address, keys: ServerKeys | None) -> int:
         self._server = grpc.aio.server(options=_options(self._service.limits))
-        add_LinkServicer_to_server(self._service, self._server)
+        add_LinkServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
         try:
             if keys is None:
                 port = self._server.add_insecure_port(str(address))

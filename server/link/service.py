@@ -6,8 +6,6 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
-
 from fedtune import __version__
 from protos.fedtune.v1.link_pb2 import ClientFrame, Hello, ServerFrame, Welcome
 from protos.fedtune.v1.link_pb2_grpc import LinkServicer
@@ -31,7 +29,7 @@ class LinkService(LinkServicer):
         self._connections: set[Connection] = set()
         self._farewell: str | None = None
 
-    async def Connect(self, request_iterator: AsyncIterator[ClientFrame], context: Context) -> None:  # noqa: ARG002, N802
+    async def Connect(self, request_iterator: AsyncIterator[ClientFrame], context: Context) -> None:  # noqa: N802
         """Serve one client's stream."""
         try:
             guest, hello = await self._receive_hello(context)
