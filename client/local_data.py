@@ -13,7 +13,7 @@ class LocalData:
     """The rows at a path on this machine; nothing that a coordinator sends can name another."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.resolve()
         self._kept: tuple[str, ClientData] | None = None
 
     def __call__(self, client: str, bench: Bench) -> ClientData:

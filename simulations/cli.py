@@ -15,20 +15,11 @@ def simulate(recipe: str, overrides: tuple[str, ...], resume: bool) -> None:
     base model; the result is the same as with real clients. The run folder holds the adapter, plots and a report.
     """
     from fedtune.recipe.load import load_recipe
-
-    from fedtune.runs.end_table import render
-    from fedtune.runs.folder import RunFolder
-    from fedtune.runs.summary import summarise
     from server.progress import ProgressBars
+    from server.show import show_end
     from simulations.simulate import simulate as run
 
     loaded = load_recipe(recipe, overrides)
     with ProgressBars() as bars:
         path = run(loaded, resume=resume, listener=bars)
-    console = Console()
-    console.print(render(summarise(RunFolder.open(path))))
-    console.print(
-        f"run folder   {path}\nadapter      {path / 'adapter'}\nplot         {path / 'plots' / 'summary.png'}",
-        highlight=False,
-    )
-    console.print(f"a full page: fedtune report {path}", highlight=False)
+    show_end(path, Console())

@@ -1,0 +1,32 @@
+"""`fedtune client`."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(epilog="Example:  fedtune client --coordinator fl.example.org:7443 --keys hospital-a --data rows.jsonl")
+@click.option("--coordinator", required=True, metavar="HOST:PORT", help="Where the coordinator listens.")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="This client's rows: a file or a folder.")
+@click.option("--keys", type=click.Path(path_type=Path), help="The bundle that the coordinator's operator gave you.")
+@click.option("--model", help="Use this local base model instead of the name in the recipe; it must be the same one.")
+@click.option("--insecure", is_flag=True, help="No encryption; loopback only. Needs --name.")
+@click.option("--name", default="", help="Who this is on an --insecure link; with keys the certificate says it.")
+@click.option("--retry-for", default=300.0, show_default=True, metavar="SECONDS", help="How long to try to reach it.")
+def client(
+    coordinator: str, data: Path, keys: Path | None, model: str | None, insecure: bool, name: str, retry_for: float
+) -> None:
+    """Take part in a coordinator's run with the rows at --data.
+
+    The rows stay here; adapter updates leave. The process and its model stay alive between rounds, a broken connection
+    is taken up again by itself, and the command ends when the run does.
+    """
+    if keys is None and not insecure:
+        raise click.UsageError(
+            "name your bundle with --keys DIR, or try things out on loopback with --insecure --name NAME"
+        )
+    if insecure and not name:
+        raise click.UsageError("an --insecure client needs --name")
+    from client.stay import stay
+
+    click.echo(stay(coordinator, data, keys=None if insecure else keys, model=model, name=name, retry_for_s=retry_for))

@@ -1,0 +1,43 @@
+"""A client's stay with a coordinator: the Flower ClientApp behind the link, on this machine's own rows."""
+
+from pathlib import Path
+
+import click
+from flwr.app import Context, Message, RecordDict
+
+from client.app import app
+from client.link.credentials import ClientKeys
+from client.link.session import LinkClient
+from fedtune.errors import DataError
+from protos.flower import set_identity
+from protos.names import node_id
+
+
+def stay(coordinator: str, data: Path, *, keys: Path | None, model: str | None, name: str, retry_for_s: float) -> str:
+    """Work for the coordinator until it says goodbye, and return what it says; raises FedtuneError."""
+    if not data.exists():
+        raise DataError(f"{data} does not exist; --data names this client's own file or folder")
+    bundle = ClientKeys(keys) if keys else None
+    own_name = bundle.name if bundle else name
+    set_identity(1, node_id(own_name))
+    config: dict[str, str | float | int | bool] = {"client-name": own_name, "data": str(data.resolve())}
+    if model:
+        config["model"] = model
+    context = Context(run_id=1, node_id=node_id(own_name), node_config=config, state=RecordDict(), run_config={})
+
+    def handle(message: Message) -> Message:
+        return app(message, context)
+
+    link = LinkClient(
+        coordinator,
+        bundle,
+        handle,
+        name=name,
+        retry_for_s=retry_for_s,
+        told=lambda sentence: click.echo(f"{own_name}: {sentence}", err=True),
+    )
+    try:
+        return link.run()
+    except KeyboardInterrupt:
+        link.stop()
+        return "stopped by the keyboard"

@@ -1,0 +1,35 @@
+"""A deployed run: the same ServerApp as in simulation, over the link's Grid."""
+
+from pathlib import Path
+
+from flwr.app import Context, RecordDict
+
+from fedtune.data.table import with_labels
+from fedtune.errors import FedtuneError
+from fedtune.recipe import Recipe
+from server.app import make_app, run_config, run_folder
+from server.keys.credentials import ServerKeys
+from server.link.grid import LinkGrid
+from server.listener import Listener
+
+
+def serve(recipe: Recipe, *, address: str, keys: Path | None, resume: bool, listener: Listener) -> Path:
+    """Listen on `address`, run `recipe` with the clients that come, and return the run folder; raises FedtuneError.
+
+    Without `keys` the link is not encrypted and listens on loopback only.
+    """
+    recipe = with_labels(recipe)
+    with LinkGrid(address, ServerKeys(keys) if keys else None) as grid:
+        listener.noted(f"listening on {grid.address}" + ("" if keys else "  (NOT ENCRYPTED, loopback only)"))
+        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+        context.run_config.update(run_config(recipe, resume=resume))
+        try:
+            make_app(listener)(grid, context)
+        except FedtuneError:
+            grid.close("the coordinator's run failed; ask its operator")
+            raise
+        except KeyboardInterrupt:
+            # Not a goodbye: clients stay and reconnect when the coordinator is started again with --resume.
+            raise
+        grid.close("the run is finished")
+        return run_folder(context)
