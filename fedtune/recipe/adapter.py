@@ -21,7 +21,9 @@ class AdapterSection(Section):
     """LoRA's α: the product is scaled by α/r. Default r, a scale of one; `square` is always scaled by one."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout before the adapter; `lora` only."""
-    targets: Literal["all-linear", "attention"] | tuple[Annotated[str, StringConstraints(min_length=1)], ...] = "all-linear"
+    targets: Literal["all-linear", "attention"] | tuple[Annotated[str, StringConstraints(min_length=1)], ...] = (
+        "all-linear"
+    )
     """`all-linear`, `attention` (query and value projections of the model at hand), or module names to end in."""
     init: Initialisation = "weights"
     """`weights`: SVD of the base weight. `random`: seeded. `kaiming`: LoRA's own, B=0. `public-gradient`: SVD of the gradient

@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """One table of a recipe: immutable, no unknown keys, no silent conversions."""
+    """One table of a recipe: immutable, no unknown keys, no silent conversions, no infinities."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

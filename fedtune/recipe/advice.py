@@ -1,0 +1,35 @@
+"""What a recipe may say and probably does not mean: carried out, with a sentence."""
+
+from fedtune.recipe.problems import Problem
+from fedtune.recipe.recipe import Recipe
+from fedtune.recipe.rule import Rule, check, into
+
+ADVICE: list[Rule] = []
+"""Every piece of advice, in the order of this file."""
+
+advises = into(ADVICE)
+
+
+def advice(recipe: Recipe) -> list[Problem]:
+    """What is to be said about `recipe` although it is carried out."""
+    return check(ADVICE, recipe)
+
+
+@advises("model.quantization", "training.device")
+def _four_bits_on_a_cpu(r: Recipe) -> str | None:
+    if r.model.quantization != "nf4" or r.training.device not in ("cpu", "mps"):
+        return None
+    return (
+        f'model.quantization = "nf4" needs a CUDA GPU, and training.device is "{r.training.device}": the run will stop '
+        'when it loads the model; set quantization = "none", or device = "cuda"'
+    )
+
+
+@advises("adapter.init", "method")
+def _private_gradients_travel(r: Recipe) -> str | None:
+    if r.adapter.init != "private-gradient" or r.privacy.unit != "none":
+        return None
+    return (
+        'adapter.init = "private-gradient" has every client upload a whole gradient once, which says more of its rows '
+        'than an adapter does; "weights", "random" and "public-gradient" read no private rows'
+    )

@@ -1,0 +1,278 @@
+"""Every rule between the sections of a recipe: which mixes are refused, why, and the ways out.
+
+A rule is a small function from a recipe to a sentence, or None where the recipe keeps it, and the keys that it is
+about. Keys of one section that exclude each other are rules too; what one key may hold by itself is its type's.
+"""
+
+from fedtune.recipe.problems import Problem
+from fedtune.recipe.recipe import Recipe
+from fedtune.recipe.rule import Rule, check, into
+
+RULES: list[Rule] = []
+"""Every rule, in the order of this file."""
+
+refuses = into(RULES)
+
+
+def broken_rules(recipe: Recipe) -> list[Problem]:
+    """The rules that `recipe` breaks, each with its sentence."""
+    return check(RULES, recipe)
+
+
+# Privacy
+
+
+@refuses("privacy.unit")
+def _no_private_training_yet(r: Recipe) -> str | None:
+    if r.privacy.unit == "none":
+        return None
+    return (
+        f'privacy.unit = "{r.privacy.unit}" is not carried out by this version: it would train without clipping and '
+        'noise under a promise that it does not keep; set privacy.unit = "none" and promise nothing, or wait for a '
+        "version with differentially private training"
+    )
+
+
+@refuses("adapter.init", "privacy.unit")
+def _private_gradient_under_privacy(r: Recipe) -> str | None:
+    if r.adapter.init != "private-gradient" or r.privacy.unit == "none":
+        return None
+    return (
+        'adapter.init = "private-gradient" reads private rows outside the privacy accountant, so no ε would cover the '
+        'released adapter; set adapter.init to "weights" or "random", which read no data, or to "public-gradient" '
+        "with a public adapter.init_source"
+    )
+
+
+@refuses("aggregation.weights", "privacy.unit")
+def _example_counts_under_client_privacy(r: Recipe) -> str | None:
+    if r.aggregation.weights != "examples" or r.privacy.unit != "client":
+        return None
+    return (
+        'aggregation.weights = "examples" tells how many rows each client has, and one large client moves the mean '
+        'without bound, which privacy.unit = "client" must hide; set weights = "uniform" or privacy.unit = "example"'
+    )
+
+
+# Adapter
+
+
+@refuses("adapter.init", "adapter.init_source")
+def _public_gradient_needs_a_source(r: Recipe) -> str | None:
+    if r.adapter.init != "public-gradient" or r.adapter.init_source:
+        return None
+    return (
+        'adapter.init = "public-gradient" needs a public data set: set adapter.init_source, or set init = "weights", '
+        "which needs none"
+    )
+
+
+@refuses("adapter.init_source", "adapter.init")
+def _source_without_public_gradient(r: Recipe) -> str | None:
+    if not r.adapter.init_source or r.adapter.init == "public-gradient":
+        return None
+    return (
+        f'adapter.init_source is read by adapter.init = "public-gradient" alone, and init is "{r.adapter.init}": set '
+        "init, or take init_source out"
+    )
+
+
+@refuses("adapter.dropout", "adapter.kind")
+def _square_with_dropout(r: Recipe) -> str | None:
+    if r.adapter.kind != "square" or not r.adapter.dropout:
+        return None
+    return 'adapter.dropout is for adapter.kind = "lora"; take it out, or set kind = "lora"'
+
+
+@refuses("adapter.alpha", "adapter.kind")
+def _square_with_alpha(r: Recipe) -> str | None:
+    if r.adapter.kind != "square" or r.adapter.alpha is None:
+        return None
+    return (
+        'adapter.alpha is for adapter.kind = "lora": a square adapter is always scaled by one; take it out, and tune '
+        "training.lr instead"
+    )
+
+
+LORA_STARTS = ("kaiming",)
+SQUARE_STARTS = ("weights", "random", "public-gradient", "private-gradient")
+
+
+@refuses("adapter.init", "adapter.kind")
+def _start_of_another_kind(r: Recipe) -> str | None:
+    known = {"lora": LORA_STARTS, "square": SQUARE_STARTS}[r.adapter.kind]
+    if r.adapter.init in known:
+        return None
+    other = "square" if r.adapter.kind == "lora" else "lora"
+    return (
+        f'adapter.kind = "{r.adapter.kind}" does not start by init = "{r.adapter.init}"; set init to '
+        f'{" or ".join(map(_quoted, known))}, or kind = "{other}"'
+    )
+
+
+@refuses("adapter.targets")
+def _no_targets(r: Recipe) -> str | None:
+    return None if r.adapter.targets else 'adapter.targets names no module; leave it out for "all-linear"'
+
+
+# Model and data
+
+
+@refuses("model.labels", "model.task")
+def _labels_of_a_language_model(r: Recipe) -> str | None:
+    if r.model.task != "causal-lm" or not r.model.labels:
+        return None
+    return 'model.task = "causal-lm" has no classes; take model.labels out, or set task = "sequence-classification"'
+
+
+@refuses("adapter.head", "model.task")
+def _head_of_a_language_model(r: Recipe) -> str | None:
+    if r.model.task != "causal-lm" or not r.adapter.head:
+        return None
+    return 'model.task = "causal-lm" has no classification head to train; take adapter.head out, or set it to false'
+
+
+@refuses("model.labels")
+def _labels_twice(r: Recipe) -> str | None:
+    twice = sorted({label for label in r.model.labels if r.model.labels.count(label) > 1})
+    return (
+        f"model.labels names {', '.join(map(_quoted, twice))} more than once; each class stands once" if twice else None
+    )
+
+
+@refuses("model.labels")
+def _one_label(r: Recipe) -> str | None:
+    if len(r.model.labels) != 1:
+        return None
+    return f'model.labels has one class, "{r.model.labels[0]}", and there is nothing to tell apart; name two or more'
+
+
+@refuses("data.partition.scheme", "data.partition.column")
+def _partition_without_column(r: Recipe) -> str | None:
+    partition = r.data.partition
+    if partition.column or not (partition.scheme == "natural" or _skews_no_labels(r)):
+        return None
+    return (
+        f'partition.scheme = "{partition.scheme}" needs data.partition.column, the column whose values it follows'
+        + (' (a hospital, an author, …); or set scheme = "iid"' if partition.scheme == "natural" else "")
+        + (', for "causal-lm" has no labels; or set scheme = "iid"' if _skews_no_labels(r) else "")
+    )
+
+
+def _skews_no_labels(r: Recipe) -> bool:
+    return r.model.task == "causal-lm" and r.data.partition.scheme in ("dirichlet", "pathological")
+
+
+@refuses("data.partition.classes_per_client", "model.labels")
+def _more_classes_than_there_are(r: Recipe) -> str | None:
+    wanted, known = r.data.partition.classes_per_client, len(r.model.labels)
+    if r.data.partition.scheme != "pathological" or r.data.partition.column or not known or wanted <= known:
+        return None
+    return f"data.partition.classes_per_client is {wanted}, and model.labels has {known} classes; set at most {known}"
+
+
+# Training
+
+
+@refuses("training.steps", "training.epochs")
+def _steps_and_epochs(r: Recipe) -> str | None:
+    if r.training.steps is None or "epochs" not in r.training.model_fields_set:
+        return None
+    return "training.steps and training.epochs both say how long a client trains; keep one of them"
+
+
+@refuses("training.warmup_fraction", "training.steps")
+def _warmup_of_no_steps(r: Recipe) -> str | None:
+    if not r.training.warmup_fraction or r.training.steps is None or r.training.steps > 1:
+        return None
+    return (
+        f"training.warmup_fraction has no room in training.steps = {r.training.steps}: the rate starts anew each round; "
+        "take more steps, or no warm-up"
+    )
+
+
+@refuses("training.momentum", "training.optimizer")
+def _momentum_of_adamw(r: Recipe) -> str | None:
+    if not r.training.momentum or r.training.optimizer == "sgd":
+        return None
+    return 'training.momentum is for optimizer = "sgd"; take it out (AdamW has its own), or set optimizer = "sgd"'
+
+
+@refuses("compression.upload")
+def _two_half_precisions(r: Recipe) -> str | None:
+    if len(r.compression.upload) < 2:
+        return None
+    return (
+        f"compression.upload = [{', '.join(map(_quoted, r.compression.upload))}] halves the precision twice; keep one: "
+        '"fp16" is finer, "bf16" has the range of fp32'
+    )
+
+
+# Federation
+
+
+@refuses("federation.min_replies", "federation.clients_per_round")
+def _more_replies_than_asked(r: Recipe) -> str | None:
+    least, asked = r.federation.min_replies, r.federation.clients_per_round
+    if not asked or least <= asked:
+        return None
+    return (
+        f"federation.min_replies = {least} is more than clients_per_round = {asked}, so no round would ever count; "
+        "lower the one or raise the other"
+    )
+
+
+@refuses("federation.min_clients", "federation.min_replies")
+def _start_with_too_few(r: Recipe) -> str | None:
+    start, least = r.federation.min_clients, r.federation.min_replies
+    if start >= least:
+        return None
+    return (
+        f"federation.min_clients = {start} starts the run with fewer clients than the min_replies = {least} that a "
+        f"round needs; set min_clients = {least} or more"
+    )
+
+
+@refuses("federation.over_select", "federation.clients_per_round")
+def _over_select_everybody(r: Recipe) -> str | None:
+    if not r.federation.over_select or r.federation.clients_per_round:
+        return None
+    return (
+        "federation.over_select has nobody more to ask where clients_per_round = 0 asks every client; "
+        "set clients_per_round, or take over_select out"
+    )
+
+
+@refuses("federation.evaluate_clients", "data.holdout_fraction")
+def _evaluate_without_rows(r: Recipe) -> str | None:
+    if not r.federation.evaluate_clients or r.data.holdout_fraction:
+        return None
+    return (
+        "federation.evaluate_clients asks clients to score rows that none of them keeps; set data.holdout_fraction, "
+        "for example 0.1, or take evaluate_clients out"
+    )
+
+
+@refuses("federation.early_stop", "federation.evaluate_every")
+def _early_stop_unseen(r: Recipe) -> str | None:
+    if not r.federation.early_stop or r.federation.evaluate_every:
+        return None
+    return (
+        "federation.early_stop compares evaluations, and evaluate_every = 0 makes none between the first and the last "
+        "round; set evaluate_every = 1, or take early_stop out"
+    )
+
+
+@refuses("federation.early_stop", "data.test_fraction", "data.holdout_fraction")
+def _early_stop_unscored(r: Recipe) -> str | None:
+    central = r.data.test_source or (r.data.source and r.data.test_fraction)
+    if not r.federation.early_stop or central or r.data.holdout_fraction:
+        return None
+    return (
+        "federation.early_stop needs rows to evaluate on, and the recipe keeps none; set data.test_source, "
+        "data.test_fraction (with data.source) or data.holdout_fraction, or take early_stop out"
+    )
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
