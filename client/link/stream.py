@@ -22,6 +22,7 @@ OPTIONS = [
 ]
 _FIRST_HEARTBEAT_S = 5.0
 _SILENT_HEARTBEATS = 3
+_UNTIL_WELCOME_S = 0.05
 
 
 class Stream:
@@ -140,7 +141,7 @@ class Stream:
             self._on_event(event)
 
     def _keep_time(self) -> None:
-        while not self._over.wait(self._heartbeat_s):
+        while not self._over.wait(self._heartbeat_s if self.welcomed else _UNTIL_WELCOME_S):
             if time.monotonic() - self.last_seen > self._heartbeat_s * _SILENT_HEARTBEATS:
                 self._call.cancel()
                 return
