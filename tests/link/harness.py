@@ -155,6 +155,7 @@ class Proxy:
         self.passed = {"up": 0, "down": 0}
         self.cut_after: dict[str, int] = {}
         self.cuts = 0
+        self.frozen = threading.Event()
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -175,6 +176,8 @@ class Proxy:
                     del self.cut_after[way]
                     self.cut()
                     return
+                while self.frozen.is_set():
+                    time.sleep(0.01)
                 sink.sendall(data)
         self._shut(source, sink)
 
