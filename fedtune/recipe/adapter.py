@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 from fedtune.recipe.base import Section
 
 AdapterKind = Literal["lora", "square"]
+ModuleName = Annotated[str, StringConstraints(min_length=1)]
 Initialisation = Literal["weights", "random", "public-gradient", "private-gradient", "kaiming"]
 
 
@@ -21,17 +22,16 @@ class AdapterSection(Section):
     """LoRA's α: the product is scaled by α/r. Default r, a scale of one; `square` is always scaled by one."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout before the adapter; `lora` only."""
-    targets: Literal["all-linear", "attention"] | tuple[Annotated[str, StringConstraints(min_length=1)], ...] = (
-        "all-linear"
-    )
+    targets: Literal["all-linear", "attention"] | tuple[ModuleName, ...] = "all-linear"
     """`all-linear`, `attention` (query and value projections of the model at hand), or module names to end in."""
     init: Initialisation = "weights"
-    """`weights`: SVD of the base weight. `random`: seeded. `kaiming`: LoRA's own, B=0. `public-gradient`: SVD of the gradient
-    on a public set. `private-gradient`: the published LoRA-SB start, from the clients' own rows; refused under privacy."""
+    """`weights`: SVD of the base weight. `random`: seeded. `kaiming`: LoRA's own, B=0, and the default of `lora`.
+    `public-gradient`: SVD of the gradient on a public set. `private-gradient`: the published LoRA-SB start, from the
+    clients' own rows; refused under privacy."""
     seed: int = Field(0, ge=0)
     """The seed of `random` and `kaiming`: the same on every client, eight bytes instead of the factors."""
     head: bool = True
-    """Train the classification head too (counted in every upload)."""
+    """Train the classification head too (counted in every upload); off by default for `causal-lm`, which has none."""
     init_rows: int = Field(64, ge=1)
     """How many rows a gradient initialisation reads."""
     init_source: str = ""

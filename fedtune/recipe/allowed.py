@@ -1,7 +1,7 @@
 """What a key may hold, in words, read off its declaration: `a whole number of at least 1`."""
 
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import annotated_types as bounds
@@ -94,19 +94,19 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _LIMITS: dict[type, str] = {bounds.Ge: "ge", bounds.Gt: "gt", bounds.Le: "le", bounds.Lt: "lt"}
 _LOW = {bounds.Ge: "of at least", bounds.Gt: "above"}
 _HIGH = {bounds.Le: "at most", bounds.Lt: "below"}
-_SIMPLE = {
+_SIMPLE: dict[Any, Callable[[Metadata], str]] = {
     int: lambda metadata: _number("a whole number", metadata),
     float: lambda metadata: _number("a number", metadata),
     bool: lambda _: "true or false",
     str: _text,
     type(None): lambda _: f'"{NONE}"',
 }
-_TOML = {
+_TOML: dict[type, Callable[[Any], str]] = {
     str: _quoted,
     bool: lambda value: "true" if value else "false",
     float: repr,
     type(None): lambda _: f'"{NONE}"',
     tuple: lambda values: f"[{', '.join(map(as_toml, values))}]",
     list: lambda values: f"[{', '.join(map(as_toml, values))}]",
-    dict: lambda values: "a table",
+    dict: lambda _: "a table",
 }

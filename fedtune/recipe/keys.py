@@ -1,12 +1,16 @@
 """The keys that a recipe may have, as the section models declare them."""
 
+import re
 from collections.abc import Iterator
 
 from pydantic.fields import FieldInfo
 
+from fedtune.recipe.allowed import as_toml
 from fedtune.recipe.base import Section
 from fedtune.recipe.lines import Path
 from fedtune.recipe.recipe import Recipe
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def section_at(path: Path) -> type[Section] | None:
@@ -51,8 +55,12 @@ def dotted(path: Path) -> str:
     """A path as a person writes it: `adapter.targets[0]`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else "." * bool(text) + _spelled(part)
     return text
+
+
+def _spelled(key: str) -> str:
+    return key if _BARE.fullmatch(key) else as_toml(key)
 
 
 def _is_section(field: FieldInfo) -> bool:

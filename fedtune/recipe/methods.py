@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedtune.recipe.allowed import as_toml
 from fedtune.recipe.lines import Path
 from fedtune.recipe.suggest import did_you_mean
 
@@ -21,7 +22,7 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "fed-sb": Method(
-        "trainable R between frozen factors, averaged exactly (arXiv 2502.15436); data-free start unless told otherwise",
+        "trainable R between frozen factors, averaged exactly, from a data-free start (arXiv 2502.15436)",
         {
             KIND: ("square",),
             INIT: ("weights", "random", "public-gradient", "private-gradient"),
@@ -50,6 +51,6 @@ def no_method(name: str) -> str:
     """What to say of a method that there is not."""
     have = f"Available: {', '.join(METHODS)}"
     if name.lower() in LATER:
-        return f'method = "{name}" is not in this version. {have}'
+        return f"method = {as_toml(name)} is not in this version. {have}"
     hint = did_you_mean(name, (*METHODS, *LATER)) or "."
-    return f'"{name}" is not the name of a method{hint} {have}'
+    return f"{as_toml(name)} is not the name of a method{hint} {have}"

@@ -83,7 +83,5 @@ def _put(values: Values, path: Path, value: Any) -> None:
     for part in path[:-1]:
         table = table.setdefault(str(part), {})
         if not isinstance(table, dict):
-            raise RecipeError(
-                f"--set {dotted(path)}=…: the file gives {part} a value and not a table; write [{part}] there"
-            )
+            raise RecipeError(f"--set {dotted(path)}=…: {part} is a section, but the file gives it a value")
     table[str(path[-1])] = value

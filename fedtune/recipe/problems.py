@@ -41,9 +41,8 @@ def problems_of(error: ValidationError) -> list[Problem]:
         say = _SENTENCES.get(detail["type"], _wrong_value)
         found.setdefault(path, Problem((path,), say(path, detail["input"])))
     # A list in a union fails as a whole too: where one of its elements is named, that suffices.
-    return [
-        problem for path, problem in found.items() if not any(path == other[:-1] for other in found if other != path)
-    ]
+    parents = {path[:-1] for path in found}
+    return [problem for path, problem in found.items() if path not in parents]
 
 
 def _path(loc: tuple[str | int, ...], kind: str) -> Path:

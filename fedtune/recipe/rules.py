@@ -4,6 +4,7 @@ A rule is a small function from a recipe to a sentence, or None where the recipe
 about. Keys of one section that exclude each other are rules too; what one key may hold by itself is its type's.
 """
 
+from fedtune.recipe.allowed import as_toml
 from fedtune.recipe.problems import Problem
 from fedtune.recipe.recipe import Recipe
 from fedtune.recipe.rule import Rule, check, into
@@ -106,7 +107,7 @@ def _start_of_another_kind(r: Recipe) -> str | None:
     other = "square" if r.adapter.kind == "lora" else "lora"
     return (
         f'adapter.kind = "{r.adapter.kind}" does not start by init = "{r.adapter.init}"; set init to '
-        f'{" or ".join(map(_quoted, known))}, or kind = "{other}"'
+        f'{" or ".join(map(as_toml, known))}, or kind = "{other}"'
     )
 
 
@@ -135,16 +136,16 @@ def _head_of_a_language_model(r: Recipe) -> str | None:
 @refuses("model.labels")
 def _labels_twice(r: Recipe) -> str | None:
     twice = sorted({label for label in r.model.labels if r.model.labels.count(label) > 1})
-    return (
-        f"model.labels names {', '.join(map(_quoted, twice))} more than once; each class stands once" if twice else None
-    )
+    if not twice:
+        return None
+    return f"model.labels names {', '.join(map(as_toml, twice))} more than once; write each class once"
 
 
 @refuses("model.labels")
 def _one_label(r: Recipe) -> str | None:
     if len(r.model.labels) != 1:
         return None
-    return f'model.labels has one class, "{r.model.labels[0]}", and there is nothing to tell apart; name two or more'
+    return f"model.labels has {as_toml(r.model.labels[0])} alone, and there is nothing to tell apart; name two or more"
 
 
 @refuses("data.partition.scheme", "data.partition.column")
@@ -186,8 +187,8 @@ def _warmup_of_no_steps(r: Recipe) -> str | None:
     if not r.training.warmup_fraction or r.training.steps is None or r.training.steps > 1:
         return None
     return (
-        f"training.warmup_fraction has no room in training.steps = {r.training.steps}: the rate starts anew each round; "
-        "take more steps, or no warm-up"
+        f"training.warmup_fraction has no room in training.steps = {r.training.steps}: the rate starts anew each "
+        "round; take more steps, or no warm-up"
     )
 
 
@@ -203,7 +204,7 @@ def _two_half_precisions(r: Recipe) -> str | None:
     if len(r.compression.upload) < 2:
         return None
     return (
-        f"compression.upload = [{', '.join(map(_quoted, r.compression.upload))}] halves the precision twice; keep one: "
+        f"compression.upload = [{', '.join(map(as_toml, r.compression.upload))}] halves the precision twice; keep one: "
         '"fp16" is finer, "bf16" has the range of fp32'
     )
 
@@ -272,7 +273,3 @@ def _early_stop_unscored(r: Recipe) -> str | None:
         "federation.early_stop needs rows to evaluate on, and the recipe keeps none; set data.test_source, "
         "data.test_fraction (with data.source) or data.holdout_fraction, or take early_stop out"
     )
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"'

@@ -38,11 +38,11 @@ class Source:
 
     def wrote(self, path: Path) -> bool:
         """Does the file or the command line say anything at `path`?"""
-        return self._written(path) == path
+        return bool(path) and self._written(path) == path
 
     def place(self, *paths: Path) -> str:
         """Where to look: `bad.toml, line 7`, `bad.toml, lines 3 and 9`, `--set training.lr=x`, or the file alone."""
-        found = [path for path in map(self._written, paths) if path is not None]
+        found = [written for path in paths if (written := self._written(path))]
         numbers = sorted({self.lines[path] for path in found if path not in self.overrides})
         arguments = list(dict.fromkeys(f"--set {self.overrides[path]}" for path in found if path in self.overrides))
         word = "line" if len(numbers) == 1 else "lines"
@@ -54,11 +54,11 @@ class Source:
         lines = [self.lines[path] for path in map(self._written, paths) if path in self.lines]
         return min(lines, default=len(self.lines) + MAX_BYTES)
 
-    def _written(self, path: Path) -> Path | None:
-        """The longest part of `path` that is written somewhere; an override hides what the file says below it."""
+    def _written(self, path: Path) -> Path:
+        """The longest part of `path` that is written somewhere; an override hides what the file says below."""
         parts = [path[:length] for length in range(len(path), 0, -1)]
         overridden = next((part for part in parts if part in self.overrides), None)
-        return overridden or next((part for part in parts if part in self.lines), None)
+        return overridden or next((part for part in parts if part in self.lines), ())
 
 
 def read_source(file: File) -> Source:
