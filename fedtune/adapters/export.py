@@ -1,84 +1,103 @@
-"""Adapters on disk in PEFT's LoRA format: `adapter_config.json`, `adapter_model.safetensors`, a model card."""
+"""Writes an adapter as a PEFT LoRA folder, whole or not at all."""
 
+import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import save
 
-from fedtune.adapters.head import head_tensors
+from fedtune.adapters.saved import CARD, CONFIG, WEIGHTS, SavedAdapter
+from fedtune.errors import AdapterError
+from fedtune.runs.atomic import TEMPORARY_PREFIX, storage_errors, sync_folder, write_durably
 
-_PREFIX = "base_model.model."
-_TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}
-"""PEFT's names; image classification has none."""
+CARD_TEXT = """---
+base_model: {base}
+library_name: peft
+tags: [lora, federated-learning, fedtune]
+---
+
+# A LoRA adapter for {base}
+
+Trained with fedtune: rank {rank}, {modules} adapted modules, {numbers:,} numbers{head}.
+
+```python
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(base_model, "this folder")
+```
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class LoraPair:
-    """One module's product B·A in PEFT's shapes: a (r, n), b (m, r)."""
+def write_adapter(adapter: SavedAdapter, folder: Path) -> None:
+    """Make `folder` hold the adapter and nothing else; whoever reads it sees the old adapter or the new one.
 
-    a: torch.Tensor
-    b: torch.Tensor
-    transposed: bool
-    """Does the module keep its weight as (in, out), as Conv1D does?"""
-
-
-def write_peft(
-    folder: Path,
-    pairs: Mapping[str, LoraPair],
-    model: nn.Module,
-    head: tuple[str, ...],
-    *,
-    rank: int,
-    alpha: float,
-    base: str,
-    task: str,
-) -> None:
-    """Write an adapter that `PeftModel.from_pretrained` loads; the folder appears whole or not at all.
-
-    The task head goes along as `modules_to_save`: without it a classifier would start from another one.
+    Raises AdapterError where a number is NaN or infinite, or `folder` holds anything but an adapter; RunError where the
+    disk is full or the folder cannot be written.
     """
+    tensors = adapter.tensors()
+    if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        raise AdapterError(f"the adapter was not written to {folder}: {bad[0]} holds NaN or infinity")
+    _refuse_other_files(folder)
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{folder.name}-", dir=folder.parent))
+        try:
+            write_durably(temporary / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+            write_durably(temporary / CONFIG, json.dumps(_config(adapter), indent=2, sort_keys=True).encode() + b"\n")
+            write_durably(temporary / CARD, _card(adapter).encode())
+            sync_folder(temporary)
+            temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
+            _swap(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_folder(folder.parent)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put `new` in the place of `folder`; what was there goes."""
+    old = new.with_name(f"{new.name}-old")
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse_other_files(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise AdapterError(f"{folder} is a file, and an adapter is a folder; name another place")
+    others = {path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS, CARD} if folder.exists() else set()
+    if others:
+        raise AdapterError(
+            f"{folder} holds {min(others)!r}, which is no part of an adapter; name a new or empty folder"
+        )
+
+
+def _config(adapter: SavedAdapter) -> dict[str, Any]:
+    """PEFT's own config, so that its defaults and version are said as it would say them."""
+    from peft import LoraConfig
+
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules=sorted(pairs),
-        fan_in_fan_out=any(pair.transposed for pair in pairs.values()),
-        modules_to_save=sorted(head) or None,
-        base_model_name_or_path=base,
-        task_type=_TASK_TYPES.get(task),
+        r=adapter.rank,
+        lora_alpha=int(adapter.alpha) if adapter.alpha.is_integer() else adapter.alpha,
+        target_modules=sorted(adapter.products),
+        modules_to_save=sorted(adapter.head_modules) or None,
+        task_type=adapter.task_type or None,
+        base_model_name_or_path=adapter.base,
+        fan_in_fan_out=adapter.transposed,
         inference_mode=True,
     )
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    config.save_pretrained(str(part))
-    save_file(_tensors(pairs, head_tensors(model, head)), part / "adapter_model.safetensors", metadata={"format": "pt"})
-    (part / "README.md").write_text(_card(base, task, len(pairs), rank), encoding="utf-8")
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
-        os.replace(part, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(part, folder)
+    return {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
 
 
-def _tensors(pairs: Mapping[str, LoraPair], head: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    named = {f"{name}.lora_A.weight": pair.a for name, pair in pairs.items()}
-    named |= {f"{name}.lora_B.weight": pair.b for name, pair in pairs.items()}
-    return {_PREFIX + name: tensor.detach().cpu().clone().contiguous() for name, tensor in (named | dict(head)).items()}
-
-
-def _card(base: str, task: str, modules: int, rank: int) -> str:
-    return (
-        f"---\nlibrary_name: peft\nbase_model: {base}\ntags: [fedtune, lora]\n---\n\n"
-        f"# LoRA adapter of {base} for {task}\n\n"
-        f"Fine-tuned with fedtune by federated learning: {modules} modules, rank {rank}.\n\n"
-        "```python\nfrom peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base_model, folder)\n```\n"
+def _card(adapter: SavedAdapter) -> str:
+    return CARD_TEXT.format(
+        base=json.dumps(adapter.base, ensure_ascii=False),
+        rank=adapter.rank,
+        modules=len(adapter.products),
+        numbers=sum(tensor.numel() for tensor in adapter.tensors().values()),
+        head=", the task head among them" if adapter.head else "",
     )

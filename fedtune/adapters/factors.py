@@ -22,9 +22,12 @@ takes minutes. The captured energy is within 8 % of the best possible on a flat 
 class Factors:
     """W ≈ B·diag(S)·A with orthonormal columns of B and rows of A; fp32, on the CPU."""
 
-    b_MR: torch.Tensor
-    a_RN: torch.Tensor
-    s_R: torch.Tensor
+    b: torch.Tensor
+    """(M, R)."""
+    a: torch.Tensor
+    """(R, N)."""
+    s: torch.Tensor
+    """(R,), largest first."""
 
 
 def leading_factors(matrix_MN: torch.Tensor, rank: int, *, name: str) -> Factors:
@@ -36,9 +39,8 @@ def leading_factors(matrix_MN: torch.Tensor, rank: int, *, name: str) -> Factors
     """
     if not bool(torch.isfinite(matrix_MN).all()):
         raise AdapterError(f"{name}: the matrix to take factors from holds NaN or infinity, so there are none.")
-    # MPS has no doubles; there, and wherever else, the CPU does it.
-    device = matrix_MN.device if matrix_MN.is_cuda else "cpu"
-    double_MN = matrix_MN.to("cpu" if device == "cpu" else device).double()
+    # Not every accelerator has doubles; CUDA and the CPU have.
+    double_MN = matrix_MN.double() if matrix_MN.is_cuda else matrix_MN.cpu().double()
     decompose = _exact if min(double_MN.shape) <= max(EXACT_UP_TO, rank + OVERSAMPLE) else _randomised
     u_MR, s_R, v_RN = decompose(double_MN, rank, name)
     signs_R = _signs(u_MR)
@@ -46,7 +48,7 @@ def leading_factors(matrix_MN: torch.Tensor, rank: int, *, name: str) -> Factors
 
 
 def random_factors(shape: tuple[int, int], rank: int, *, seed: int, name: str) -> Factors:
-    """Orthonormal factors drawn uniformly (Haar) from the seed and the module's name, as in RAVAN (arXiv 2506.05568)."""
+    """Orthonormal factors from the seed and the module's name, drawn uniformly (as in RAVAN, arXiv 2506.05568)."""
     draw = generator(seed, "adapter", client=name)
     b_MR = orthonormal_columns(shape[0], rank, draw)
     a_RN = orthonormal_columns(shape[1], rank, draw).T
@@ -59,7 +61,8 @@ def orthonormal_columns(rows: int, columns: int, draw: torch.Generator) -> torch
     The QR decomposition of a Gaussian matrix, made unique by a positive diagonal of R.
     """
     q, r = torch.linalg.qr(torch.randn(rows, columns, generator=draw, dtype=torch.float64))
-    return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+    unique: torch.Tensor = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+    return unique
 
 
 Decomposed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

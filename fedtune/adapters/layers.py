@@ -1,7 +1,4 @@
-"""The layers that an adapter can sit on, and their weights as (out, in) matrices.
-
-Shape suffixes: M = out features, N = in features.
-"""
+"""The layers that an adapter can sit on, and their weights as (out, in) matrices."""
 
 import torch
 from torch import nn
@@ -39,7 +36,7 @@ def is_quantised(layer: nn.Module) -> bool:
     return not parameter_of(layer, "weight").is_floating_point()
 
 
-def weight_MN(layer: nn.Module) -> torch.Tensor:
+def weight_of(layer: nn.Module) -> torch.Tensor:
     """The weight of an adaptable layer as an (out, in) matrix; a quantised one as the numbers that it stands for."""
     weight = parameter_of(layer, "weight").detach()
     if is_quantised(layer):

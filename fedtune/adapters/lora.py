@@ -1,136 +1,98 @@
-"""LoRA (arXiv 2106.09685) in peft's own layers: ΔW = (α/r)·B·A, both trained, A drawn from a seed, B = 0."""
+"""LoRA (arXiv 2106.09685) with PEFT's own layers: ΔW = (α/r)·B·A, both factors trained."""
 
-import copy
 import math
+import re
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from fedtune.adapters.base import Attached
-from fedtune.adapters.export import LoraPair, write_peft
-from fedtune.adapters.head import trainable_head
-from fedtune.adapters.layers import fold, is_transposed, replace_module, weight_shape
-from fedtune.adapters.targets import resolve_targets
+from fedtune.adapters.base import SharedOrigin
+from fedtune.adapters.factors import orthonormal_columns
+from fedtune.adapters.layers import base_of, is_transposed
+from fedtune.adapters.low_rank import LowRank, cpu
 from fedtune.errors import AdapterError
-from fedtune.models.base import LoadedModel
-from fedtune.recipe import AdapterSection
 from fedtune.seeds import generator
-from fedtune.state import Shapes, State
 
-_NAME = "default"
+ADAPTER = "default"
+"""PEFT's name for the one adapter that its layers hold."""
 
 
-class LoraAdapter(Attached):
-    """LoRA on the targets of one model: r·(m + n) trained numbers a module.
+def _kaiming(rank: int, inputs: int, draw: torch.Generator) -> torch.Tensor:
+    """Uniform within ±1/√in, as in the paper's code."""
+    return nn.init.kaiming_uniform_(torch.empty(rank, inputs), a=math.sqrt(5), generator=draw)
 
-    Every client starts from the same A, each module from a draw of its own, so that the mean of A means something.
+
+def _orthonormal(rank: int, inputs: int, draw: torch.Generator) -> torch.Tensor:
+    """Orthonormal rows, drawn uniformly."""
+    if rank > inputs:
+        raise AdapterError(f'adapter.init = "random" needs adapter.rank of {inputs} or less for this model, not {rank}')
+    return orthonormal_columns(inputs, rank, draw).T
+
+
+STARTS: dict[str, Callable[[int, int, torch.Generator], torch.Tensor]] = {"kaiming": _kaiming, "random": _orthonormal}
+"""How A starts, by `adapter.init`; B starts at zero."""
+
+
+class Lora(LowRank):
+    """PEFT's LoRA layers in the model, `<module>.lora_A` (r, in) and `<module>.lora_B` (out, r) trained.
+
+    Every module's A has a draw of its own, from `adapter.seed` and the module's name: the same on all machines.
     """
 
-    shared_origin = "none"
+    shared_origin: SharedOrigin = "none"
 
-    def __init__(self, loaded: LoadedModel, section: AdapterSection, *, task: str) -> None:
-        if section.init != "kaiming":
-            raise AdapterError(f"a lora adapter has no init {section.init!r}; set adapter.init = 'kaiming'")
-        self.model = loaded.model
-        self._head = loaded.head
-        self._task = task
-        self._rank = section.rank
-        self._alpha = section.alpha if section.alpha is not None else float(section.rank)
-        names = resolve_targets(loaded, section)
-        self._shapes = {name: weight_shape(self.model.get_submodule(name)) for name in names}
-        self._inject(section)
-        self._layers = {name: _lora_layer(self.model, name) for name in names}
-        for name, layer in self._layers.items():
-            _draw(layer, section.seed, name)
-        head = trainable_head(self.model, loaded.head, train=section.head)
-        pairs = {
-            f"{n}.{part}": getattr(layer, part)[_NAME].weight for n, layer in self._layers.items() for part in _PARTS
+    def _place(self) -> dict[str, nn.Parameter]:
+        draw_a = STARTS.get(self._section.init)
+        if draw_a is None:
+            raise AdapterError(
+                f'a lora adapter cannot start from adapter.init = "{self._section.init}": use "kaiming", its own, or '
+                f'"random" (orthonormal), or set adapter.kind = "square".'
+            )
+        drawn = {
+            name: draw_a(self._section.rank, shape[1], generator(self._section.seed, "adapter", client=name))
+            for name, shape in self.target_shapes().items()
         }
-        self._parameters = dict(sorted({**pairs, **head}.items()))
+        self._inject()
+        trained: dict[str, nn.Parameter] = {}
+        for name in self._targets:
+            a, b = self._factors(name)
+            with torch.no_grad():
+                a.copy_(drawn[name])
+                b.zero_()
+            trained |= {f"{name}.lora_A": a, f"{name}.lora_B": b}
+        return trained
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """`<module>.lora_A` (r, n), `<module>.lora_B` (m, r), and the head's tensors."""
-        return dict(self._parameters)
+    def _inject(self) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
 
-    def shared(self) -> State:
-        """Nothing is frozen but the base."""
-        return {}
+        config = LoraConfig(
+            r=self._section.rank,
+            lora_alpha=self._alpha,
+            lora_dropout=self._section.dropout,
+            target_modules="|".join(map(re.escape, self._targets)),  # a pattern means these names and no others
+            fan_in_fan_out=all(is_transposed(base_of(self.model.get_submodule(name))) for name in self._targets),
+        )
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT sets fan_in_fan_out right by itself, layer by layer
+            inject_adapter_in_model(config, self.model, ADAPTER)
+        for name in self._targets:
+            layer = self.model.get_submodule(name)
+            layer.get_submodule("lora_A").float()
+            layer.get_submodule("lora_B").float()
 
-    def load_shared(self, factors: Mapping[str, torch.Tensor]) -> None:
-        """Raises AdapterError: LoRA has no frozen factors."""
-        raise AdapterError(f"a lora adapter has no frozen factors, but {len(factors)} were sent")
+    def _factors(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        layer = self.model.get_submodule(name)
+        return layer.get_parameter(f"lora_A.{ADAPTER}.weight"), layer.get_parameter(f"lora_B.{ADAPTER}.weight")
+
+    @property
+    def _alpha(self) -> float:
+        return float(self._section.alpha or self._section.rank)
+
+    def _products(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        return {name: (cpu(a), cpu(b)) for name in self._targets for a, b in [self._factors(name)]}
 
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
-        """Raises AdapterError: LoRA starts from its seed."""
-        raise AdapterError(f"a lora adapter does not start from gradients, but {len(gradients)} were given")
-
-    def targets(self) -> tuple[str, ...]:
-        """Dotted names of the adapted modules."""
-        return tuple(self._layers)
-
-    def target_shapes(self) -> Shapes:
-        """(out, in) of each adapted weight."""
-        return dict(self._shapes)
-
-    def save(self, folder: Path, base: str) -> None:
-        """Write PEFT's LoRA format."""
-        pairs = {
-            name: LoraPair(
-                a=layer.lora_A[_NAME].weight.detach(),
-                b=layer.lora_B[_NAME].weight.detach(),
-                transposed=is_transposed(layer.get_base_layer()),
-            )
-            for name, layer in self._layers.items()
-        }
-        write_peft(
-            folder, pairs, self.model, self._head, rank=self._rank, alpha=self._alpha, base=base, task=self._task
-        )
-
-    def merged(self) -> nn.Module:
-        """A plain copy of the model with (α/r)·B·A added to the weights."""
-        plain = copy.deepcopy(self.model)
-        for name in self._layers:
-            layer = _lora_layer(plain, name)
-            product = layer.lora_B[_NAME].weight.detach() @ layer.lora_A[_NAME].weight.detach()
-            fold(layer.get_base_layer(), product * (self._alpha / self._rank))
-            replace_module(plain, name, layer.get_base_layer())
-        vars(plain).pop("peft_config", None)
-        return plain.requires_grad_(False)
-
-    def _inject(self, section: AdapterSection) -> None:
-        names = list(self._shapes)
-        config = LoraConfig(
-            r=section.rank,
-            lora_alpha=self._alpha,
-            lora_dropout=section.dropout,
-            target_modules=names,
-            fan_in_fan_out=any(is_transposed(self.model.get_submodule(name)) for name in names),
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft says aloud that it handles a Conv1D beside a Linear, as it should
-            inject_adapter_in_model(config, self.model, adapter_name=_NAME)
-
-
-_PARTS = ("lora_A", "lora_B")
-
-
-def _lora_layer(model: nn.Module, name: str) -> LoraLayer:
-    layer = model.get_submodule(name)
-    if not isinstance(layer, LoraLayer):
-        raise AdapterError(f"peft did not put a LoRA layer on {name}; leave it out of adapter.targets")
-    return layer
-
-
-def _draw(layer: LoraLayer, seed: int, name: str) -> None:
-    """A as LoRA draws it, Kaiming uniform with a = √5, from the seed and the module's name; B = 0; both fp32."""
-    a, b = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
-    drawn = torch.empty(a.shape)
-    nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator(seed, "lora-a", client=name))
-    with torch.no_grad():
-        a.copy_(drawn)
-        b.zero_()
+        """Raise AdapterError: LoRA's start reads no gradients."""
+        raise AdapterError(f'adapter.init = "{self._section.init}" of a lora adapter reads no gradients')

@@ -1,123 +1,147 @@
-"""The square adapter: a trainable R between frozen orthonormal B and A (LoRA-SB, arXiv 2411.19557; Fed-SB, 2502.15436).
+"""Square adapters, the family of LoRA-XS, LoRA-SB and Fed-SB (arXiv 2405.17604, 2411.19557, 2502.15436): ΔW = B·R·A.
 
-With orthonormal factors and a scale of one, back-propagation through R already gives the best approximation of the
-full weight's gradient (LoRA-SB, theorem 3), and the map R ↦ B·R·A keeps norms, so noise on R is not amplified.
+With B and A frozen and alike on all clients R ↦ B·R·A is linear, so the mean of the R is the mean of the ΔW. With
+orthonormal B and A and a scale of one the gradient of R is the best that r² numbers can say of the weight's gradient,
+and noise on R is no larger on ΔW.
 """
 
-import copy
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
-from fedtune.adapters.base import Attached, SharedOrigin
+from fedtune.adapters.base import SharedOrigin
 from fedtune.adapters.check import check_same_tensors
-from fedtune.adapters.export import LoraPair, write_peft
-from fedtune.adapters.factors import random_factors, svd_factors
-from fedtune.adapters.head import trainable_head
-from fedtune.adapters.layers import dense_weight, fold, is_transposed, replace_module, weight_shape
+from fedtune.adapters.factors import Factors, leading_factors, random_factors
+from fedtune.adapters.layers import dimensions, weight_of
+from fedtune.adapters.low_rank import LowRank, cpu
 from fedtune.adapters.square_layer import SquareLayer
-from fedtune.adapters.targets import resolve_targets
 from fedtune.errors import AdapterError
-from fedtune.models.base import LoadedModel
 from fedtune.recipe import AdapterSection
-from fedtune.state import Shapes, State, copy_state, shapes_of
+from fedtune.state import State, copy_state, shapes_of
 
 FIRST_STEP = 1e-6
-"""η of the gradient initialisations: R₀ = η·S. The published scripts take the first warm-up rate, counted so that it
-is about this; what the start contributes is the subspace."""
+"""η of LoRA-SB's simulated first step ΔW = −η·sign(G). The published scripts divide the peak rate by the number of
+warm-up steps and arrive at about this: R starts next to zero, and what a gradient gives is the subspace."""
 
-_ORIGINS: dict[str, SharedOrigin] = {
-    "weights": "recomputed",
-    "random": "recomputed",
-    "public-gradient": "broadcast",
-    "private-gradient": "broadcast",
+
+def _from_weight(layer: SquareLayer, section: AdapterSection, name: str) -> Factors | None:
+    return leading_factors(weight_of(layer.base_layer), section.rank, name=name)
+
+
+def _from_seed(layer: SquareLayer, section: AdapterSection, name: str) -> Factors | None:
+    return random_factors(dimensions(layer), section.rank, seed=section.seed, name=name)
+
+
+def _later(_layer: SquareLayer, _section: AdapterSection, _name: str) -> Factors | None:
+    return None
+
+
+Start = Callable[[SquareLayer, AdapterSection, str], Factors | None]
+STARTS: dict[str, tuple[Start, SharedOrigin]] = {
+    "weights": (_from_weight, "recomputed"),
+    "random": (_from_seed, "recomputed"),
+    "public-gradient": (_later, "broadcast"),
+    "private-gradient": (_later, "broadcast"),
 }
+"""Where the factors come from, by `adapter.init`, and how a client gets them."""
 
 
-class SquareAdapter(Attached):
-    """Square adapters on the targets of one model; r² trained numbers a module, whatever its size."""
+class Square(LowRank):
+    """Square layers in the model, `<module>.R` (r, r) trained between the frozen `<module>.B` and `<module>.A`.
 
-    def __init__(self, loaded: LoadedModel, section: AdapterSection, *, task: str) -> None:
-        if section.init not in _ORIGINS:
-            raise AdapterError(f"a square adapter has no init {section.init!r}; choose {', '.join(_ORIGINS)}")
-        self.model = loaded.model
-        self.shared_origin = _ORIGINS[section.init]
-        self._head = loaded.head
-        self._task = task
-        self._section = section
-        self._layers = {name: self._wrap(name) for name in resolve_targets(loaded, section)}
-        head = trainable_head(self.model, loaded.head, train=section.head)
-        self._parameters = dict(sorted({**{f"{n}.R": layer.R for n, layer in self._layers.items()}, **head}.items()))
+    Guarantees: before `initialise`, R = 0 and the model computes what the base model computes. `initialise` starts
+    from ΔW = the rank-r truncation of −η·sign(G).
+    """
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """R of each module, `<module>.R` (r, r), and the head's tensors."""
-        return dict(self._parameters)
+    def _place(self) -> dict[str, nn.Parameter]:
+        start, self.shared_origin = _start_of(self._section)
+        for name in self._targets:
+            _check_rank(self._section.rank, name, dimensions(self.model.get_submodule(name)))
+        self._layers: dict[str, SquareLayer] = {}
+        for name in self._targets:
+            layer = SquareLayer(self.model.get_submodule(name), self._section.rank)
+            if factors := start(layer, self._section, name):
+                layer.set_factors(factors)
+            self._layers[name] = layer
+        # Only now: a module that could not be adapted must leave the model as it was.
+        for name, layer in self._layers.items():
+            self.model.set_submodule(name, layer)
+        self._sketch: dict[str, float] | None = None
+        return {f"{name}.R": layer.R for name, layer in self._layers.items()}
 
     def shared(self) -> State:
-        """B (m, r) and A (r, n) of each module, `<module>.B` and `<module>.A`."""
-        return copy_state(self._factors())
+        """Copies of B (out, r) and A (r, in) of every module."""
+        factors: State = {}
+        for name, layer in self._layers.items():
+            factors |= {f"{name}.A": layer.A, f"{name}.B": layer.B}
+        return copy_state(factors)
 
     def load_shared(self, factors: Mapping[str, torch.Tensor]) -> None:
-        """Put broadcast factors in place; raises AdapterError where names or shapes differ."""
-        check_same_tensors(shapes_of(factors), shapes_of(self._factors()), what="the frozen factors")
+        """Put broadcast factors in place; raises AdapterError where names or shapes differ, or for NaN and infinity."""
+        wanted = {f"{n}.{k}": tuple(t.shape) for n, x in self._layers.items() for k, t in (("A", x.A), ("B", x.B))}
+        check_same_tensors(shapes_of(factors), wanted, what="the broadcast factors")
+        if bad := [name for name, tensor in factors.items() if not bool(torch.isfinite(tensor).all())]:
+            raise AdapterError(f"the broadcast factor {min(bad)!r} holds NaN or infinity")
         for name, layer in self._layers.items():
-            layer.set_factors(factors[f"{name}.B"], factors[f"{name}.A"])
+            layer.set_factors(Factors(factors[f"{name}.B"], factors[f"{name}.A"], torch.empty(0)))
+        self._sketch = None
 
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
-        """B·R₀·A = the best rank-r approximation of −η·sign(G) (arXiv 2411.19557, algorithm 1); A, B orthonormal."""
+        """LoRA-SB's start: B·R·A is the rank-r truncation of −η·sign(G), with R = diag of the singular values.
+
+        `gradients`: (out, in) by target. Raises AdapterError where the recipe names another start, where names or
+        shapes differ, or where a gradient is not finite; then nothing has changed.
+        """
         if self.shared_origin != "broadcast":
-            raise AdapterError(f"adapter.init = {self._section.init!r} reads no gradients")
-        check_same_tensors(shapes_of(gradients), self.target_shapes(), what="the gradients")
-        for name, layer in self._layers.items():
-            b, s, a = svd_factors(-gradients[name].sign(), self._section.rank)
-            layer.set_factors(b, a)
-            with torch.no_grad():
-                layer.R.copy_(torch.diag(s * FIRST_STEP))
-
-    def targets(self) -> tuple[str, ...]:
-        """Dotted names of the adapted modules."""
-        return tuple(self._layers)
-
-    def target_shapes(self) -> Shapes:
-        """(out, in) of each adapted weight."""
-        return {name: weight_shape(layer.base) for name, layer in self._layers.items()}
-
-    def save(self, folder: Path, base: str) -> None:
-        """Write a plain PEFT LoRA: lora_A = A, lora_B = B·R, scale one."""
-        pairs = {
-            name: LoraPair(a=layer.A, b=layer.B @ layer.R.detach(), transposed=is_transposed(layer.base))
-            for name, layer in self._layers.items()
+            raise AdapterError(f'adapter.init = "{self._section.init}" reads no gradients')
+        check_same_tensors(shapes_of(gradients), self.target_shapes(), what="the set of gradients")
+        if bad := [name for name, tensor in gradients.items() if not bool(torch.isfinite(tensor).all())]:
+            raise AdapterError(f"the gradient of {min(bad)!r} holds NaN or infinity; try another adapter.init")
+        found = {
+            name: leading_factors(-FIRST_STEP * gradients[name].double().sign(), self._section.rank, name=name)
+            for name in self._targets
         }
-        rank = self._section.rank
-        write_peft(folder, pairs, self.model, self._head, rank=rank, alpha=rank, base=base, task=self._task)
+        for name, factors in found.items():
+            self._layers[name].set_factors(factors)
+            with torch.no_grad():
+                self._layers[name].R.copy_(torch.diag(factors.s))
+        self._sketch = None
 
-    def merged(self) -> nn.Module:
-        """A plain copy of the model with B·R·A added to the weights."""
-        plain = copy.deepcopy(self.model)
-        for name in self._layers:
-            layer = plain.get_submodule(name)
-            if isinstance(layer, SquareLayer):
-                fold(layer.base, layer.product())
-                replace_module(plain, name, layer.base)
-        return plain.requires_grad_(False)
+    def sketch(self) -> dict[str, float]:
+        """As in the contract; computed once, for the factors may be hundreds of megabytes."""
+        if self._sketch is None:
+            self._sketch = super().sketch()
+        return dict(self._sketch)
 
-    def _factors(self) -> dict[str, torch.Tensor]:
-        return {f"{name}.{part}": getattr(layer, part) for name, layer in self._layers.items() for part in "AB"}
+    @property
+    def _alpha(self) -> float:
+        return float(self._section.rank)
 
-    def _wrap(self, name: str) -> SquareLayer:
-        base = self.model.get_submodule(name)
-        shape, rank = weight_shape(base), self._section.rank
-        if rank > min(shape):
-            raise AdapterError(
-                f"adapter.rank = {rank} is more than {name} allows, whose weight is {shape[0]}×{shape[1]}; lower it"
-            )
-        layer = SquareLayer(base, rank)
-        if self._section.init == "weights":
-            b, _, a = svd_factors(dense_weight(base), rank)
-            layer.set_factors(b, a)
-        elif self._section.init == "random":
-            layer.set_factors(*random_factors(shape, rank, seed=self._section.seed, name=name))
-        replace_module(self.model, name, layer)
-        return layer
+    def _products(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        return {name: _product(layer) for name, layer in self._layers.items()}
+
+
+def _product(layer: SquareLayer) -> tuple[torch.Tensor, torch.Tensor]:
+    return cpu(layer.A), cpu(cpu(layer.B).double() @ cpu(layer.R).double())
+
+
+def _start_of(section: AdapterSection) -> tuple[Start, SharedOrigin]:
+    if section.init not in STARTS:
+        raise AdapterError(
+            f'a square adapter cannot start from adapter.init = "{section.init}": use one of {", ".join(STARTS)}.'
+        )
+    if section.dropout or section.alpha not in {None, section.rank}:
+        raise AdapterError(
+            "adapter.dropout and adapter.alpha are for lora: a square adapter has no dropout and a scale of one; "
+            "leave them out."
+        )
+    return STARTS[section.init]
+
+
+def _check_rank(rank: int, name: str, shape: tuple[int, int]) -> None:
+    if rank > min(shape):
+        raise AdapterError(
+            f'adapter.rank = {rank} is more than the shorter side of "{name}" ({shape[0]} x {shape[1]}): '
+            f"set adapter.rank to {min(shape)} or less, or leave that module out of adapter.targets."
+        )

@@ -1,0 +1,110 @@
+"""Reads a PEFT LoRA folder, and says in one sentence what is wrong with a damaged one."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fedtune.adapters.saved import CONFIG, KEY_PREFIX, WEIGHTS, SavedAdapter
+from fedtune.errors import AdapterError
+from fedtune.state import State
+
+PARTS = (".lora_A.weight", ".lora_B.weight")
+
+
+class _Config(BaseModel):
+    """The fields of `adapter_config.json` that make a plain LoRA adapter; the many others are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    peft_type: str
+    base_model_name_or_path: str | None = None
+    r: Annotated[int, Field(ge=1)]
+    lora_alpha: Annotated[float, Field(gt=0)]
+    modules_to_save: list[str] | None = None
+    task_type: str | None = None
+    fan_in_fan_out: bool = False
+    use_dora: bool = False
+    use_rslora: bool = False
+    rank_pattern: dict[str, int] | None = None
+    alpha_pattern: dict[str, float] | None = None
+
+
+def read_adapter(folder: Path) -> SavedAdapter:
+    """The plain LoRA adapter in a PEFT folder, fp32 on the CPU; every product is checked to be one.
+
+    Raises AdapterError where files are missing, damaged or of another kind. Pickled weights are never opened.
+    """
+    config = _read_config(folder)
+    tensors = _read_tensors(folder)
+    named = {name.removeprefix(KEY_PREFIX): tensor for name, tensor in tensors.items()}
+    products = _pair(folder, named, config.r)
+    return SavedAdapter(
+        base=config.base_model_name_or_path or "",
+        rank=config.r,
+        alpha=config.lora_alpha,
+        products=products,
+        head={name: tensor for name, tensor in named.items() if not name.endswith(PARTS)},
+        head_modules=tuple(config.modules_to_save or ()),
+        task_type=config.task_type or "",
+        transposed=config.fan_in_fan_out,
+    )
+
+
+def _read_config(folder: Path) -> _Config:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise AdapterError(
+            f"{folder} holds no {CONFIG}, so it is no adapter; name the folder that save or export wrote"
+        )
+    try:
+        fields: Any = json.loads(path.read_text(encoding="utf-8"))
+        config = _Config.model_validate(fields)
+    except (OSError, ValueError, RecursionError) as error:
+        raise AdapterError(f"{path} cannot be read ({_said(error)}); take the adapter from its source again") from error
+    plain = not (config.use_dora or config.use_rslora or config.rank_pattern or config.alpha_pattern)
+    if config.peft_type != "LORA" or not plain:
+        raise AdapterError(
+            f"{path} is not about a plain LoRA adapter (one rank, one alpha, no variants), the kind read here"
+        )
+    return config
+
+
+def _read_tensors(folder: Path) -> State:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise AdapterError(f"{folder} holds no {WEIGHTS}; pickled weights are never opened, so save it as safetensors")
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise AdapterError(f"{path} is damaged ({_said(error)}); take the adapter from its source again") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise AdapterError(f"{path}: {name} holds NaN, infinity or no real numbers, so the adapter is of no use")
+    return {name: tensors[name].float() for name in sorted(tensors)}
+
+
+def _pair(folder: Path, named: State, rank: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    modules = sorted({name.removesuffix(part) for part in PARTS for name in named if name.endswith(part)})
+    if not modules:
+        raise AdapterError(f"{folder / WEIGHTS} holds no LoRA factors; take the adapter from its source again")
+    pairs = {}
+    for module in modules:
+        a, b = (named.get(f"{module}{part}") for part in PARTS)
+        if a is None or b is None or a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == rank:
+            raise AdapterError(
+                f"{folder / WEIGHTS}: {module} has no lora_A and lora_B of rank {rank}, as {CONFIG} says"
+            )
+        pairs[module] = (a, b)
+    return pairs
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
