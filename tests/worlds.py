@@ -7,8 +7,8 @@ from typing import Any
 
 from fedtune.recipe import Recipe
 
-GOOD, BAD = ("good", "great", "fine", "happy"), ("bad", "awful", "poor", "sad")
-FILLER = ("the", "film", "was", "a", "story", "and", "it", "very")
+GOOD, BAD = ("good", "warm", "free", "truly"), ("bad", "dull", "long", "far")
+FILLER = ("the", "film", "is", "a", "meeting", "and", "what", "with")
 
 
 def write_rows(path: Path, count: int, *, seed: int = 0) -> Path:
@@ -23,11 +23,11 @@ def write_rows(path: Path, count: int, *, seed: int = 0) -> Path:
     return path
 
 
-def tiny_recipe(model: Path, data: Path | str, folder: Path, **sections: dict[str, Any]) -> Recipe:
+def tiny_recipe(model: Path, rows: Path | str, folder: Path, **sections: dict[str, Any]) -> Recipe:
     """Four clients, three rounds, a square adapter of rank 4 with the head; `sections` change any key."""
     base: dict[str, dict[str, Any]] = {
         "model": {"name": str(model), "labels": ["negative", "positive"], "max_length": 16},
-        "data": {"source": str(data), "test_fraction": 0.25, "partition": {"clients": 4}},
+        "data": {"source": str(rows), "test_fraction": 0.25, "partition": {"clients": 4}},
         "adapter": {"rank": 4, "targets": "attention"},
         "training": {"batch_size": 4, "lr": 0.01, "device": "cpu"},
         "federation": {"rounds": 3},

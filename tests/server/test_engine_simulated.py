@@ -41,13 +41,20 @@ def run_in_chunks(recipe, chunk, order=None):
 
 
 def test_a_run_learns_and_leaves_everything_behind(tiny_bert_folder, rows, tmp_path):
-    recipe = tiny_recipe(tiny_bert_folder, rows, tmp_path, federation={"rounds": 6}, training={"epochs": 3})
+    recipe = tiny_recipe(
+        tiny_bert_folder,
+        rows,
+        tmp_path,
+        adapter={"kind": "lora", "init": "kaiming", "rank": 8, "targets": "all-linear"},
+        federation={"rounds": 8},
+        training={"epochs": 4},
+    )
     path = simulate(recipe)
     folder = RunFolder.open(path)
     records = folder.rounds()
-    assert [r.round for r in records] == list(range(7))
+    assert [r.round for r in records] == list(range(9))
     assert records[-1].central.loss < records[0].central.loss
-    assert max(r.central.accuracy for r in records) > 0.8
+    assert max(r.central.accuracy for r in records) > 0.75
     assert folder.status == "finished"
     assert all(c.outcome == "ok" and c.bytes_up > 0 and c.bytes_down > 0 for r in records[1:] for c in r.clients)
     assert {p.name for p in folder.adapter_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
