@@ -1,75 +1,73 @@
-"""What a person reads when a command fails: sentences, and the exit code that goes with them."""
+"""What a person sees of an error: one red sentence on stderr, and the exit code that goes with it."""
 
 import errno
-import os
-from collections.abc import Callable
 
+import click
+
+from fedtune.catalogue.disk import is_full
 from fedtune.errors import FedtuneError
 
-DEBUG = "FEDTUNE_DEBUG"
-"""The environment variable that asks for tracebacks, as `--debug` does."""
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
-FAILED, INTERRUPTED = 1, 130
+_DISK_FULL = "the disk is full{at}: make room and run the command again; a run goes on with --resume"
 
-_DISK_FULL = (
-    "the disk is full: free some space, or write elsewhere (run.folder, FEDTUNE_CACHE); "
-    "a run that was stopped goes on with --resume"
-)
-
-
-def wants_traceback() -> bool:
-    """Did the user ask for tracebacks?"""
-    return os.environ.get(DEBUG, "") not in ("", "0")
+_OF_THE_SYSTEM = {
+    errno.EADDRINUSE: "the port is in use{at}: stop what listens there, or choose another port",
+    errno.EMFILE: "too many files are open: raise the limit with `ulimit -n`",
+    errno.ENOENT: "there is no file or folder{at}",
+    errno.EACCES: "access is denied{at}: check the permissions",
+    errno.EROFS: "the file system is read-only{at}: choose another folder",
+}
+"""Sentences for the errors of the system that a user can do something about."""
 
 
-def sentences(error: BaseException) -> tuple[str, ...]:
-    """What to say of `error`: the lines of our own errors, one sentence for anything else."""
-    for kind, say in _SAY.items():
-        if isinstance(error, kind):
-            return tuple(line for line in say(error).splitlines() if line.strip())
-    return (_unexpected(error),)
+def report(error: Exception) -> int:
+    """Say `error` on stderr and return the exit code."""
+    if isinstance(error, click.Abort):
+        _print("stopped")
+        return INTERRUPTED
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    _print(sentence_of(error))
+    return FAILED
 
 
-def _unexpected(error: BaseException) -> str:
-    if "No space left on device" in str(error):  # as the Rust of safetensors and tokenizers puts it
-        return _DISK_FULL
-    what = " ".join(str(error).split())
-    return f"unexpected {type(error).__name__}{': ' * bool(what)}{what}; `fedtune --debug …` shows where"
+def sentence_of(error: Exception) -> str:
+    """What to tell a person of any error; several mistakes in one error are one line each."""
+    if isinstance(error, FedtuneError):
+        lines = str(error).splitlines()
+        return str(error) if len(lines) == 1 else "\n".join([f"{len(lines)} mistakes", *lines])
+    if is_full(error):  # libraries have their own classes for it
+        return _DISK_FULL.format(at=_at(error))
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    if isinstance(error, ImportError):
+        return (
+            f"a Python package is missing or damaged ({error}): install fedtune again, or the extra that the docs name"
+        )
+    if isinstance(error, MemoryError):
+        return "the memory does not suffice: lower training.batch_size or model.max_length, or take a smaller model"
+    first = (str(error).splitlines() or [""])[0]
+    return (
+        f"something unexpected went wrong ({type(error).__name__}: {first}); run the command with --debug to see where, "
+        "and please report it"
+    )
 
 
-def _said(error: BaseException) -> str:
-    return str(error)
+def _of_the_system(error: OSError) -> str:
+    known = _OF_THE_SYSTEM.get(error.errno or 0)
+    return known.format(at=_at(error)) if known else f"{error.strerror or error}{_at(error)}"
 
 
-def _os_error(error: BaseException) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    if number in _OF_ERRNO:
-        return _OF_ERRNO[number]
+def _at(error: Exception) -> str:
     name = getattr(error, "filename", None)
-    reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
-    return f"{os.fspath(name)}: {reason}" if isinstance(name, str | os.PathLike) else reason
+    return f" ({name})" if name else ""
 
 
-def _missing_module(error: BaseException) -> str:
-    name = getattr(error, "name", None) or str(error)
-    return f"the Python package {name} is missing or damaged ({error}); install fedtune again"
+def _print(sentence: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
 
-
-def _no_memory(_: BaseException) -> str:
-    return "the memory does not suffice; lower training.batch_size, model.max_length or adapter.rank"
-
-
-_OF_ERRNO: dict[int | None, str] = {
-    errno.ENOSPC: _DISK_FULL,
-    errno.EDQUOT: _DISK_FULL.replace("the disk is full", "your disk quota is used up"),
-    errno.EADDRINUSE: "the port is in use by another program; stop that program, or name another port with --port",
-    errno.EMFILE: "too many files are open at once; raise the limit with `ulimit -n 4096`",
-}
-
-_SAY: dict[type[BaseException], Callable[[BaseException], str]] = {
-    FedtuneError: _said,
-    ImportError: _missing_module,
-    MemoryError: _no_memory,
-    OSError: _os_error,
-}
-"""The first class that fits speaks; whatever is not here is a defect of fedtune."""
+    line = Text("Error: ", style="bold red").append(Text(sentence, style="not bold red"))
+    Console(stderr=True).print(line, soft_wrap=True)

