@@ -16,6 +16,12 @@ from fedtune.recipe.suggest import did_you_mean, key_meant
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
+RIVALS: dict[Path, Path] = {
+    ("training", "steps"): ("training", "epochs"),
+    ("training", "epochs"): ("training", "steps"),
+}
+"""Two ways to say one thing: an override of the one takes the other out of the file's values."""
+
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> tuple[Source, list[str]]:
     """`source` with each `KEY=VALUE` laid over it, the last one winning, and a sentence for each that is wrong.
@@ -29,6 +35,8 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> tuple[Source, l
         try:
             path, value = parse_override(override)
             _put(values, path, value)
+            if path in RIVALS and RIVALS[path] not in said:
+                _take_out(values, RIVALS[path])
             said[path] = override
         except RecipeError as error:
             mistakes.append(str(error))
@@ -85,3 +93,10 @@ def _put(values: Values, path: Path, value: Any) -> None:
         if not isinstance(table, dict):
             raise RecipeError(f"--set {dotted(path)}=…: {part} is a section, but the file gives it a value")
     table[str(path[-1])] = value
+
+
+def _take_out(values: Values, path: Path) -> None:
+    table = values
+    for part in path[:-1]:
+        table = table.get(str(part), {})
+    table.pop(str(path[-1]), None)
