@@ -76,7 +76,7 @@ def _ending_in(wanted: str, loaded: LoadedModel, layers: Layers) -> set[str]:
 def _unknown(wanted: str, model: nn.Module, layers: Layers) -> str:
     others = [type(m).__name__ for name, m in model.named_modules() if name and f".{name}".endswith(f".{wanted}")]
     if others:
-        what = f'"{wanted}" is a {others[0]}, and only linear layers can be adapted'
+        what = f'"{wanted}" is of class {others[0]}, and only linear layers can be adapted'
     else:
         what = f'no linear layer is called "{wanted}"{did_you_mean(wanted, _suffixes(wanted, layers))}'
     return f"adapter.targets: {what}; this model has {_kinds(layers)}."

@@ -40,7 +40,7 @@ def test_svd_factors_are_orthonormal_and_the_best_approximation(rows, columns, s
     assert (w.double() - (b * s) @ a).norm() <= (w.double() - best).norm() * (1 + 1e-6) + 1e-5
 
 
-@pytest.mark.parametrize(("decay", "share"), [("power", 0.9999), ("slow", 0.98), ("flat", 0.92)])
+@pytest.mark.parametrize(("decay", "share"), [("power", 0.9999), ("slow", 0.95), ("flat", 0.92)])
 def test_the_randomised_decomposition_of_a_large_weight_captures_nearly_what_the_exact_one_does(decay, share):
     ranks = torch.arange(1, 601, dtype=torch.float64)
     spectrum = {"power": 1 / ranks, "slow": (1 - ranks / 601) ** 2, "flat": None}[decay]
@@ -167,3 +167,79 @@ def test_the_same_base_gives_the_same_factors_and_another_does_not(tiny_bert_fol
     assert (
         dimensions(loaded.model.get_submodule(attached.targets()[0])) == attached.target_shapes()[attached.targets()[0]]
     )
+
+
+@given(st.integers(2, 16), st.integers(2, 16), st.integers(1, 6), st.integers(0, 50), st.data())
+@settings(deadline=None)
+def test_the_mean_of_r_is_the_mean_of_the_products(rows, columns, clients, seed, data):
+    """Fed-SB's exactness (arXiv 2502.15436), which no product of two trained factors has; compared in float64."""
+    rank = data.draw(st.integers(1, min(rows, columns)))
+    layer = SquareLayer(nn.Linear(columns, rows), rank)
+    layer.set_factors(random_factors((rows, columns), rank, seed=seed, name="m"))
+    trained = [matrix(rank, rank, seed + client) for client in range(clients)]
+
+    def product(r):
+        layer.R.data = r
+        return layer.product()
+
+    mean_of_products = torch.stack([product(r) for r in trained]).mean(0)
+    torch.testing.assert_close(product(torch.stack(trained).mean(0)), mean_of_products, rtol=1e-5, atol=1e-6)
+
+
+def test_the_step_on_r_is_the_best_that_its_subspace_allows():
+    """Among all r × r matrices S, the gradient of R makes B·S·A closest to the weight's gradient (arXiv 2411.19557)."""
+    base = nn.Linear(9, 7).requires_grad_(True)
+    layer = SquareLayer(base, 3)
+    layer.set_factors(random_factors((7, 9), 3, seed=1, name="m"))
+    layer(matrix(5, 9, 2)).square().sum().backward()
+    g, b, a = (t.double() for t in (base.weight.grad, layer.B, layer.A))
+    kronecker = torch.einsum("mr,sn->mnrs", b, a).reshape(63, 9)
+    best = torch.linalg.lstsq(kronecker, g.reshape(63, 1)).solution.reshape(3, 3)
+    torch.testing.assert_close(layer.R.grad.double(), best, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("init", ["public-gradient", "private-gradient"])
+def test_gradients_are_all_or_nothing(tiny_bert_folder, init):
+    _, attached = attached_to(tiny_bert_folder, "bert", init=init, targets="attention")
+    assert not any(factor.any() for factor in attached.shared().values())
+    good = {n: matrix(*shape, 1) for n, shape in attached.target_shapes().items()}
+    last = attached.targets()[-1]
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(AdapterError, match="holds NaN or infinity"):
+            attached.initialise({**good, last: torch.full_like(good[last], bad)})
+    with pytest.raises(AdapterError, match="lacks"):
+        attached.initialise({n: t for n, t in good.items() if n != last})
+    with pytest.raises(AdapterError, match="shape"):
+        attached.initialise({**good, last: good[last][:3]})
+    assert not any(factor.any() for factor in attached.shared().values())
+
+
+def test_broadcast_factors_with_nan_are_refused(tiny_bert_folder):
+    _, attached = attached_to(tiny_bert_folder, "bert", init="public-gradient", targets="attention")
+    factors = attached.shared()
+    next(iter(factors.values()))[0, 0] = float("nan")
+    with pytest.raises(AdapterError, match="holds NaN or infinity"):
+        attached.load_shared(factors)
+
+
+@pytest.mark.parametrize("weight", ["zero", "identity", "one column", "symmetric signs"])
+def test_a_degenerate_weight_still_has_orthonormal_factors(weight):
+    w = {
+        "zero": torch.zeros(12, 10),
+        "identity": torch.eye(12, 10),
+        "one column": torch.ones(12, 1) @ torch.eye(1, 10),
+        "symmetric signs": torch.tensor([1.0, -1.0]).repeat(6)[:, None] * torch.eye(12, 10),
+    }[weight]
+    found = leading_factors(w, 4, name="m")
+    assert gap_to_identity(found.b.T @ found.b) <= 1e-5
+    assert gap_to_identity(found.a @ found.a.T) <= 1e-5
+
+
+def test_a_pair_of_singular_vectors_has_one_sign_and_noise_does_not_turn_it():
+    w = matrix(30, 20, 4).double()
+    found = leading_factors(w, 5, name="m")
+    # u·W·v > 0 for each pair: the two were turned together or not at all.
+    assert bool(((found.b.double().T @ w @ found.a.double().T).diagonal() > 0).all())
+    noisy = leading_factors(w + 1e-9 * matrix(30, 20, 5), 5, name="m")
+    torch.testing.assert_close(noisy.b, found.b, rtol=0, atol=1e-6)
+    torch.testing.assert_close(noisy.a, found.a, rtol=0, atol=1e-6)
