@@ -12,6 +12,10 @@ from fedtune.runs.checkpoint import Checkpoint, load_checkpoint, read_header, re
 
 logger = logging.getLogger(__name__)
 
+_ADVICE = {
+    "latest": "let the run finish its first round",
+    "best": "no round of it was evaluated, so use --checkpoint latest",
+}
 _NAME = re.compile(r"round-(\d{6,})")
 
 
@@ -61,19 +65,19 @@ class CheckpointStore:
             raise RunError(f"every checkpoint in {self.folder} is damaged; start the run anew under another run.name")
         return None
 
-    def best(self) -> Checkpoint:
-        """The checkpoint of the best round; RunError where none was marked best or it is damaged."""
-        return load_checkpoint(self.path_of(self._best_round()))
+    def best(self) -> Checkpoint | None:
+        """The checkpoint of the best evaluated round; None where none was evaluated. RunError where it is damaged."""
+        round_ = self._best_round()
+        return None if round_ is None else load_checkpoint(self.path_of(round_))
 
     def load(self, which: str) -> Checkpoint:
         """`best`, `latest` or a round's number; RunError says which there are."""
-        if which == "latest":
-            found = self.latest()
+        named = {"latest": self.latest, "best": self.best}
+        if which in named:
+            found = named[which]()
             if found is None:
-                raise RunError(f"{self.folder.parent} has no checkpoint yet; let the run finish its first round")
+                raise RunError(f"{self.folder.parent} has no {which} checkpoint; {_ADVICE[which]}")
             return found
-        if which == "best":
-            return self.best()
         if not which.isdecimal() or int(which) not in self.rounds():
             known = ", ".join(str(r) for r in self.rounds()) or "none"
             raise RunError(
@@ -97,19 +101,17 @@ class CheckpointStore:
         self._point()
         self._prune()
 
-    def _best_round(self) -> int:
+    def _best_round(self) -> int | None:
         for round_ in reversed(self.rounds()):
             # An unreadable header cannot say whether it was the best; `latest` warns about it.
             with suppress(RunError):
                 if read_header(self.path_of(round_))["best"]:
                     return round_
-        raise RunError(f"no round in {self.folder.parent} was evaluated as the best; use --checkpoint latest")
+        return None
 
     def _point(self) -> None:
         rounds = self.rounds()
-        targets: dict[str, int | None] = {"latest": rounds[-1] if rounds else None, "best": None}
-        with suppress(RunError):
-            targets["best"] = self._best_round()
+        targets = {"latest": rounds[-1] if rounds else None, "best": self._best_round()}
         for name, round_ in targets.items():
             pointer = self.folder / name
             wanted = b"" if round_ is None else f"round-{round_:06d}\n".encode()
@@ -121,9 +123,7 @@ class CheckpointStore:
 
     def _prune(self) -> None:
         rounds = self.rounds()
-        spared = set(rounds[-self.keep :])
-        with suppress(RunError):
-            spared.add(self._best_round())
+        spared = {*rounds[-self.keep :], self._best_round()}
         for round_ in rounds:
             if round_ not in spared:
                 _delete(self.path_of(round_))

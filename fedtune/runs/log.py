@@ -1,8 +1,11 @@
 """Where rounds are logged while a run goes on: TensorBoard by default, MLflow as an extra, behind one contract."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import torch
 
 from fedtune.errors import RunError
 from fedtune.runs.folder import RunFolder
@@ -37,9 +40,9 @@ class TensorBoardSink:
         """Add the round's scalars and flush, so that a crash loses no finished round."""
         for name, value in scalars(record).items():
             self._writer.add_scalar(name, value, record.round)
-        losses = [c.loss for c in record.clients if c.loss is not None]
+        losses = [c.loss for c in record.clients if c.loss is not None and math.isfinite(c.loss)]
         if losses:
-            self._writer.add_histogram("clients/loss", losses, record.round)
+            self._writer.add_histogram("clients/loss", torch.tensor(losses), record.round)
         self._writer.flush()
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ STYLE: Any = {
 }
 
 
-def write_plots(folder: RunFolder) -> dict[str, Path]:
+def draw_plots(folder: RunFolder) -> dict[str, Path]:
     """Draw every picture of a run into its `plots/`, and return their paths by file name.
 
     Raises RunError where the run's rounds are damaged or the disk does not take a picture.

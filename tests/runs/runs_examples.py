@@ -4,6 +4,7 @@ import math
 import random
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -18,6 +19,11 @@ REFUSALS = (
     ("no-data", "this client holds no rows <script>alert('x')</script> & nothing else"),
     ("another-model", "the client's model has fingerprint 3f2a…, the coordinator's 91bc…"),
 )
+
+
+def memory_folder() -> TemporaryDirectory[str]:
+    """A temporary folder in memory where there is one: hundreds of runs, each waiting for a disk, take minutes."""
+    return TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
 
 
 def make_recipe(folder: Path, **run: object) -> Recipe:

@@ -3,13 +3,12 @@
 import json
 import logging
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs_examples import make_state
+from runs_examples import make_state, memory_folder
 
 from fedtune.errors import RunError
 from fedtune.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -47,10 +46,11 @@ def test_saving_again_replaces_and_leaves_nothing_over(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_a_changed_or_missing_byte_anywhere_is_noticed(data: st.DataObject) -> None:
     """Whatever file is cut or has one byte changed: refused with RunError, or what is read is what was written."""
-    with TemporaryDirectory() as folder:
+    with memory_folder() as folder:
         saved = make_checkpoint(3)
         save_checkpoint(saved, Path(folder) / "c")
         names = ["checkpoint.json", "shared.safetensors", "state.safetensors"]
@@ -87,13 +87,16 @@ def test_the_newest_and_the_best_stay_and_the_pointers_name_them(tmp_path: Path)
     assert store.rounds() == (3, 5, 6)
     assert (store.folder / "best").read_text() == "round-000003\n"
     assert (store.folder / "latest").read_text() == "round-000006\n"
-    assert store.best().round == store.load("best").round == 3
+    best = store.best()
+    assert best is not None
+    assert best.round == store.load("best").round == 3
     assert store.load("latest").round == 6
 
 
+@settings(deadline=None, max_examples=60)
 @given(bests=st.lists(st.booleans(), min_size=1, max_size=8), keep=st.integers(1, 3), back=st.integers(0, 8))
 def test_pruning_never_deletes_best_or_latest(bests: list[bool], keep: int, back: int) -> None:
-    with TemporaryDirectory() as folder:
+    with memory_folder() as folder:
         store = CheckpointStore(Path(folder) / "checkpoints", keep=keep)
         for round_, best in enumerate(bests):
             store.save(Checkpoint(round_, {"x": torch.ones(1)}, best=best))
@@ -138,9 +141,10 @@ def test_an_unknown_checkpoint_is_answered_with_those_there_are(tmp_path: Path, 
 
 def test_no_best_and_no_checkpoint_say_what_to_do(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "checkpoints")
-    with pytest.raises(RunError, match="--checkpoint latest"):
-        store.best()
-    with pytest.raises(RunError, match="has no checkpoint yet"):
+    assert store.best() is None
+    with pytest.raises(RunError, match=r"no best checkpoint; .* --checkpoint latest"):
+        store.load("best")
+    with pytest.raises(RunError, match="no latest checkpoint; let the run finish its first round"):
         store.load("latest")
 
 

@@ -6,12 +6,12 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from runs_examples import make_recipe, make_record, make_state
+from runs_examples import make_recipe, make_record, make_state, memory_folder
 
 from fedtune.errors import RunError
 from fedtune.runs.checkpoint import Checkpoint
@@ -22,6 +22,13 @@ pytestmark = pytest.mark.processes
 
 ROUNDS = 4
 FACTORS = make_state(99)
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory: what a kill leaves does not depend on the disk."""
+    with memory_folder() as folder:
+        yield Path(folder)
 
 
 def run_to_the_end(root: Path, rounds: int = ROUNDS) -> None:
@@ -74,7 +81,7 @@ def check_sound(root: Path, rounds: int = ROUNDS) -> None:
     if latest is not None:
         assert digest(latest.state) == digest(make_state(saved))
         assert digest(latest.shared) == digest(FACTORS)
-        assert folder.checkpoints.best().round == min(saved, 1)
+        assert folder.checkpoints.load("best").round == min(saved, 1)
     assert len(numbers) <= rounds
 
 
@@ -89,10 +96,10 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path.parent)): p.read_bytes() for p in files}
 
 
-def test_killed_before_any_change_of_the_file_system_and_resumed(tmp_path: Path) -> None:
+def test_killed_before_any_change_of_the_file_system_and_resumed(memory: Path) -> None:
     """Every gap between two changes, one after the other: about a hundred deaths, all resumed to the same bytes."""
     # Recipes name their folder, so every run is made in the same place and then moved away.
-    here, reference = tmp_path / "here", tmp_path / "reference"
+    here, reference = memory / "here", memory / "reference"
     run_to_the_end(here)
     here.rename(reference)
     deaths = 0
@@ -101,15 +108,15 @@ def test_killed_before_any_change_of_the_file_system_and_resumed(tmp_path: Path)
         check_sound(here)
         run_to_the_end(here)
         check_same_as_uninterrupted(here, reference)
-        here.rename(tmp_path / f"run-{deaths}")
+        here.rename(memory / f"run-{deaths}")
     check_same_as_uninterrupted(here, reference)
     assert deaths > 50
 
 
-def test_killed_at_random_moments_again_and_again(tmp_path: Path) -> None:
+def test_killed_at_random_moments_again_and_again(memory: Path) -> None:
     """One run of many rounds, killed by SIGKILL a dozen times, ends as if nothing had been."""
     rounds, dice = 300, random.Random(4)
-    root = tmp_path / "here"
+    root = memory / "here"
     for _ in range(12):
         process = multiprocessing.get_context("fork").Process(target=run_to_the_end, args=(root, rounds))
         process.start()

@@ -5,12 +5,11 @@ import multiprocessing
 import re
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs_examples import make_recipe, make_record, make_state, write_run
+from runs_examples import make_recipe, make_record, make_state, memory_folder, write_run
 
 from fedtune.errors import RunError
 from fedtune.runs.checkpoint import Checkpoint
@@ -146,10 +145,10 @@ def test_how_it_ended_is_kept(tmp_path: Path) -> None:
     assert read.info.ended_at
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(name=st.sampled_from(["run.json", "recipe.json"]), share=st.floats(0, 1, exclude_max=True))
 def test_small_files_cut_at_any_byte_open_or_say_which_one(name: str, share: float) -> None:
-    with TemporaryDirectory() as root:
+    with memory_folder() as root:
         path = write_run(Path(root), [])
         content = (path / name).read_bytes().rstrip()
         (path / name).write_bytes(content[: int(share * len(content))])

@@ -3,12 +3,11 @@
 import json
 import math
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs_examples import make_record
+from runs_examples import make_record, memory_folder
 
 from fedtune.errors import RunError
 from fedtune.runs.journal import RoundJournal
@@ -40,9 +39,10 @@ def test_a_diverged_loss_is_strict_json_and_reads_back_as_nan(tmp_path: Path) ->
     assert record.train_loss == math.inf
 
 
+@settings(deadline=None, max_examples=60)
 @given(cut=st.integers(0, len(WHOLE)))
 def test_cut_at_any_byte_whole_lines_stay_and_appending_goes_on(cut: int) -> None:
-    with TemporaryDirectory() as folder:
+    with memory_folder() as folder:
         path = Path(folder) / "rounds.jsonl"
         path.write_bytes(WHOLE[:cut])
         whole_before = sum(WHOLE[:cut].count(end) for end in (b"}\n",))
@@ -93,9 +93,10 @@ def test_a_line_of_another_version_is_refused_not_cut(tmp_path: Path) -> None:
     assert path.read_bytes() == WHOLE + newer
 
 
+@settings(deadline=None, max_examples=60)
 @given(rounds=st.lists(st.integers(0, 30), unique=True).map(sorted), after=st.integers(-1, 31))
 def test_truncating_keeps_exactly_the_rounds_up_to_one(rounds: list[int], after: int) -> None:
-    with TemporaryDirectory() as folder:
+    with memory_folder() as folder:
         journal = RoundJournal(Path(folder) / "rounds.jsonl")
         for round_ in rounds:
             journal.append(make_record(round_))

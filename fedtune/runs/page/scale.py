@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_ABSURD = 1e18
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -15,8 +17,8 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The place of a value, rounded to a hundredth so that pages stay small."""
-        share = (value - self.low) / (self.high - self.low)
+        """The place of a value, rounded to a hundredth so that pages stay small; outsiders go on the edge."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 2)
 
 
@@ -28,22 +30,23 @@ def nice_step(span: float, wanted: int) -> float:
 
 
 def nice_range(values: Sequence[float], *, from_zero: bool, wanted: int = 5) -> tuple[float, float, tuple[float, ...]]:
-    """(low, high, ticks) that hold all values; values that are not finite are left out."""
-    finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
-    low, high = min(finite), max(finite)
+    """(low, high, ticks) that hold all values but those of a run that diverged (NaN, infinite, beyond `_ABSURD`)."""
+    drawn = [v for v in values if abs(v) < _ABSURD] or [0.0, 1.0]
+    low, high = min(drawn), max(drawn)
     if from_zero:
         low = min(low, 0.0)
-    if high - low < 1e-12:
-        margin = abs(high) * 0.1 or 1.0
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1.0):
+        margin = max(abs(high) * 0.1, 1e-3)
         low, high = (low if from_zero else low - margin), high + margin
     step = nice_step(high - low, wanted)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = tuple(round(i * step, 12) for i in range(first, last + 1))
+    ticks = tuple(i * step for i in range(first, last + 1))
     return ticks[0], ticks[-1], ticks
 
 
 def round_ticks(first: int, last: int, wanted: int = 8) -> tuple[int, ...]:
     """Whole round numbers to label an axis with; both ends only where they fall on the step."""
-    step = max(1, int(nice_step(max(last - first, 1), wanted)))
+    step = math.ceil(nice_step(max(last - first, 1), wanted))
+    step = 5 if step == 3 else step  # from 2.5
     start = math.ceil(first / step) * step
     return tuple(range(start, last + 1, step))
