@@ -8,6 +8,7 @@ from fedtune.data.base import Batch, Rows
 from fedtune.state import State
 from fedtune.training.base import Score
 from fedtune.training.forward import IGNORED, count_targets, forward, targets_of
+from fedtune.training.memory import within_memory
 from fedtune.training.mode import in_mode
 from fedtune.training.order import slices
 from fedtune.training.resident import Resident
@@ -17,14 +18,18 @@ def score_rows(resident: Resident, state: State, rows: Rows) -> Score:
     """Score `state` on `rows`: every row of a classification, every answer token of a causal LM.
 
     Guarantees: no random number is drawn, and the model's mode and base weights are what they were. Raises AdapterError
-    where the state does not fit.
+    where the state does not fit, TrainingError where the memory does not suffice.
     """
     training = resident.recipe.training
     counts: list[int] = []
     sums: list[torch.Tensor] = []
     with resident.lock:
         resident.attached.load(state)
-        with in_mode(resident.attached.model, training=False), torch.inference_mode():
+        with (
+            in_mode(resident.attached.model, training=False),
+            within_memory(resident.device, advice="lower training.eval_batch_size"),
+            torch.inference_mode(),
+        ):
             for indices in slices(list(range(len(rows))), training.eval_batch_size):
                 batch = rows.batch(indices)
                 if count := count_targets(batch):

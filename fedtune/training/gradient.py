@@ -11,6 +11,7 @@ from fedtune.data.base import Rows
 from fedtune.errors import DataError
 from fedtune.state import State
 from fedtune.training.forward import count_targets, forward
+from fedtune.training.memory import within_memory
 from fedtune.training.mode import in_mode
 from fedtune.training.order import draw_rows, slices
 from fedtune.training.resident import Resident
@@ -29,7 +30,13 @@ def mean_gradients(resident: Resident, rows: Rows, *, limit: int, seed: int) -> 
     targets = {name: model.get_submodule(name) for name in resident.attached.targets()}
     sums: State = {}
     seen = 0
-    with resident.lock, _at_base_weights(resident), in_mode(model, training=False), _collecting(targets, sums):
+    with (
+        resident.lock,
+        _at_base_weights(resident),
+        in_mode(model, training=False),
+        _collecting(targets, sums),
+        within_memory(resident.device, advice="lower training.batch_size"),
+    ):
         for indices in slices(draw_rows(len(rows), limit, seed), resident.recipe.training.batch_size):
             batch = rows.batch(indices)
             if count := count_targets(batch):
@@ -42,10 +49,10 @@ def mean_gradients(resident: Resident, rows: Rows, *, limit: int, seed: int) -> 
 
 @contextmanager
 def _at_base_weights(resident: Resident) -> Iterator[None]:
-    """The model without its adapter: every trained tensor at zero, the task head as it is; put back at the end."""
+    """The model without its adapter: its tensors at zero, the head as a run starts from it; put back at the end."""
     before = resident.attached.read()
-    zeroed = {name: t if name.startswith("head.") else torch.zeros_like(t) for name, t in before.items()}
-    resident.attached.load(zeroed)
+    base = {name: t if name.startswith("head.") else torch.zeros_like(t) for name, t in resident.initial.items()}
+    resident.attached.load(base)
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from fedtune.seeds import derive_seed
 from fedtune.state import State, copy_state, shapes_of
 from fedtune.training.base import Assignment, LocalResult
 from fedtune.training.forward import count_targets, forward
+from fedtune.training.memory import within_memory
 from fedtune.training.mode import in_mode
 from fedtune.training.optimizer import make_optimizer, set_rate
 from fedtune.training.order import count_steps, local_steps
@@ -21,6 +22,7 @@ from fedtune.training.schedule import rate_factor
 
 FINITE_EVERY = 16
 """Local steps between two looks at the loss: each look waits for the device."""
+SMALLER = "lower training.batch_size and raise training.accumulate, or set training.gradient_checkpointing = true"
 
 
 def train_client(resident: Resident, assignment: Assignment) -> LocalResult:
@@ -63,7 +65,11 @@ def _train(resident: Resident, assignment: Assignment, total: int) -> tuple[Stat
     dropout = derive_seed(assignment.seed, "dropout")
     with resident.lock:
         resident.attached.load(assignment.state)
-        with in_mode(resident.attached.model, training=True), seeded(resident.device, dropout):
+        with (
+            in_mode(resident.attached.model, training=True),
+            seeded(resident.device, dropout),
+            within_memory(resident.device, advice=SMALLER),
+        ):
             loss = _take_steps(resident, assignment, total)
         state = resident.attached.read()
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
@@ -87,11 +93,6 @@ def _take_steps(resident: Resident, assignment: Assignment, total: int) -> float
             optimizer.step()
             if (done + 1) % FINITE_EVERY == 0 or done + 1 == total:
                 _require_finite(loss_sum, resident, assignment, done + 1)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"{assignment.client}: {resident.device} ran out of memory; lower training.batch_size (and raise "
-            "training.accumulate), or set training.gradient_checkpointing = true."
-        ) from error
     finally:
         optimizer.zero_grad(set_to_none=True)
     return float(loss_sum) / total
