@@ -33,3 +33,10 @@ def _private_gradients_travel(r: Recipe) -> str | None:
         'adapter.init = "private-gradient" has every client upload a whole gradient once, which says more of its rows '
         'than an adapter does; "weights", "random" and "public-gradient" read no private rows'
     )
+
+
+@advises("adapter.head", "model.task")
+def _head_of_a_language_model(r: Recipe) -> str | None:
+    if r.model.task != "causal-lm" or not r.adapter.head:
+        return None
+    return 'adapter.head = true has no effect: model.task = "causal-lm" has no classification head'

@@ -43,7 +43,7 @@ METHODS: Mapping[str, Method] = {
     ),
 }
 
-LATER = ("fedex-lora", "ffa-lora", "lora-fair", "ravan", "sfprompt")
+LATER = ("fedex-lora", "ffa-lora", "flora", "lora-fair", "ravan", "sfprompt")
 """Published methods that later versions carry out."""
 
 

@@ -47,11 +47,11 @@ def _private_gradient_under_privacy(r: Recipe) -> str | None:
 
 @refuses("aggregation.weights", "privacy.unit")
 def _example_counts_under_client_privacy(r: Recipe) -> str | None:
-    if r.aggregation.weights != "examples" or r.privacy.unit != "client":
+    if r.aggregation.weights == "uniform" or r.privacy.unit != "client":
         return None
     return (
-        'aggregation.weights = "examples" tells how many rows each client has, and one large client moves the mean '
-        'without bound, which privacy.unit = "client" must hide; set weights = "uniform" or privacy.unit = "example"'
+        f'aggregation.weights = "{r.aggregation.weights}" tells how many rows each client has, and one large client '
+        'moves the mean far, which privacy.unit = "client" must hide; set weights = "uniform" or privacy.unit = "example"'
     )
 
 
@@ -124,13 +124,6 @@ def _labels_of_a_language_model(r: Recipe) -> str | None:
     if r.model.task != "causal-lm" or not r.model.labels:
         return None
     return 'model.task = "causal-lm" has no classes; take model.labels out, or set task = "sequence-classification"'
-
-
-@refuses("adapter.head", "model.task")
-def _head_of_a_language_model(r: Recipe) -> str | None:
-    if r.model.task != "causal-lm" or not r.adapter.head:
-        return None
-    return 'model.task = "causal-lm" has no classification head to train; take adapter.head out, or set it to false'
 
 
 @refuses("model.labels")
@@ -220,17 +213,6 @@ def _more_replies_than_asked(r: Recipe) -> str | None:
     return (
         f"federation.min_replies = {least} is more than clients_per_round = {asked}, so no round would ever count; "
         "lower the one or raise the other"
-    )
-
-
-@refuses("federation.min_clients", "federation.min_replies")
-def _start_with_too_few(r: Recipe) -> str | None:
-    start, least = r.federation.min_clients, r.federation.min_replies
-    if start >= least:
-        return None
-    return (
-        f"federation.min_clients = {start} starts the run with fewer clients than the min_replies = {least} that a "
-        f"round needs; set min_clients = {least} or more"
     )
 
 
