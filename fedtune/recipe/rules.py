@@ -51,7 +51,7 @@ def _example_counts_under_client_privacy(r: Recipe) -> str | None:
         return None
     return (
         f'aggregation.weights = "{r.aggregation.weights}" tells how many rows each client has, and one large client '
-        'moves the mean far, which privacy.unit = "client" must hide; set weights = "uniform" or privacy.unit = "example"'
+        'moves the mean far, which privacy.unit = "client" must hide; set weights = "uniform", or unit = "example"'
     )
 
 

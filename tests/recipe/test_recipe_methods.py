@@ -1,0 +1,60 @@
+"""Methods: a published name settles open keys, contradictions are refused, and what follows from a kind is filled."""
+
+import pytest
+
+from fedtune.errors import RecipeError
+from fedtune.recipe.load import Loaded, parse_recipe
+
+
+def load(*lines: str) -> Loaded:
+    return parse_recipe("\n".join(('model.name = "minilm"', *lines)), name="m.toml")
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "init"),
+    [
+        ("fed-sb", "square", "weights"),
+        ("lora-sb", "square", "private-gradient"),
+        ("lora-xs", "square", "weights"),
+        ("fedit", "lora", "kaiming"),
+    ],
+)
+def test_a_method_fills_what_the_recipe_leaves_open(method: str, kind: str, init: str) -> None:
+    loaded = load(f'method = "{method}"')
+    assert (loaded.recipe.adapter.kind, loaded.recipe.adapter.init) == (kind, init)
+    assert loaded.recipe.aggregation.scheme == "mean"
+    assert loaded.filled[("adapter", "init")] == f'method "{method}"'
+
+
+def test_a_recipe_may_choose_among_the_starts_that_agree_with_its_method() -> None:
+    loaded = load('method = "fed-sb"', 'adapter.init = "random"')
+    assert loaded.recipe.adapter.init == "random"
+    assert ("adapter", "init") not in loaded.filled
+
+
+def test_a_contradiction_names_the_method_and_the_key_and_both_lines() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load('method = "fedit"', "", 'adapter.kind = "square"')
+    assert str(caught.value).startswith("m.toml, lines 2 and 4: ")
+    assert 'method = "fedit" means adapter.kind = "lora", but the recipe says "square"' in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lora-fair", "ffa-lora", "fedex-lora", "flora", "ravan", "sfprompt"])
+def test_methods_of_later_versions_are_known_and_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"not in this version. Available: fed-sb, fedit, lora-sb, lora-xs"):
+        load(f'method = "{name}"')
+
+
+def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'fed-sb'"):
+        load('method = "fedsb"')
+
+
+def test_plain_lora_starts_as_lora_does() -> None:
+    loaded = load('adapter.kind = "lora"')
+    assert loaded.recipe.adapter.init == "kaiming"
+    assert ("adapter", "init") in loaded.filled
+
+
+def test_a_language_model_has_no_head() -> None:
+    assert not load('model.task = "causal-lm"').recipe.adapter.head

@@ -1,0 +1,154 @@
+"""Rules between sections: each mix is refused with its reason and a way out, on its line; what is close to it is not."""
+
+import pytest
+
+from fedtune.errors import RecipeError
+from fedtune.recipe.advice import ADVICE
+from fedtune.recipe.load import Loaded, parse_recipe
+from fedtune.recipe.rules import RULES
+
+MIXES: dict[str, tuple[list[str], str, list[str]]] = {
+    # rule: (what breaks it, a part of the sentence, what mends it)
+    "_no_private_training_yet": (['privacy.unit="example"'], "would train without", ["privacy.unit=none"]),
+    "_private_gradient_under_privacy": (
+        ['privacy.unit="example"', 'adapter.init="private-gradient"'],
+        'set adapter.init to "weights" or "random"',
+        ["privacy.unit=none"],
+    ),
+    "_example_counts_under_client_privacy": (
+        ['privacy.unit="client"', 'aggregation.weights="capped"'],
+        "tells how many rows each client has",
+        ["privacy.unit=none"],
+    ),
+    "_public_gradient_needs_a_source": (
+        ['adapter.init="public-gradient"'],
+        "needs a public data set",
+        ["adapter.init_source=tweets"],
+    ),
+    "_source_without_public_gradient": (
+        ['adapter.init_source="tweets"'],
+        "is read by",
+        ["adapter.init=public-gradient"],
+    ),
+    "_square_with_dropout": (["adapter.dropout=0.1"], "take it out", ["adapter.kind=lora"]),
+    "_square_with_alpha": (["adapter.alpha=32"], "scaled by one", ["adapter.kind=lora"]),
+    "_start_of_another_kind": (
+        ['adapter.kind="lora"', 'adapter.init="weights"'],
+        'set init to "kaiming"',
+        ["adapter.init=kaiming"],
+    ),
+    "_no_targets": (["adapter.targets=[]"], "names no module", ["adapter.targets=['query']"]),
+    "_labels_of_a_language_model": (
+        ['model.task="causal-lm"', 'model.labels=["a", "b"]'],
+        "has no classes",
+        ["model.task=sequence-classification"],
+    ),
+    "_labels_twice": (['model.labels=["a", "b", "a"]'], '"a" more than once', ['model.labels=["a", "b"]']),
+    "_one_label": (['model.labels=["a"]'], "nothing to tell apart", ['model.labels=["a", "b"]']),
+    "_partition_without_column": (
+        ['data.partition.scheme="natural"'],
+        "needs data.partition.column",
+        ["data.partition.column=author"],
+    ),
+    "_more_classes_than_there_are": (
+        ['data.partition.scheme="pathological"', 'model.labels=["a", "b"]', "data.partition.classes_per_client=3"],
+        "set at most 2",
+        ["data.partition.classes_per_client=2"],
+    ),
+    "_steps_and_epochs": (["training.steps=5", "training.epochs=1"], "keep one of them", []),
+    "_warmup_of_no_steps": (["training.steps=1", "training.warmup_fraction=0.5"], "no warm-up", ["training.steps=2"]),
+    "_momentum_of_adamw": (["training.momentum=0.9"], 'optimizer = "sgd"', ["training.optimizer=sgd"]),
+    "_two_half_precisions": (
+        ['compression.upload=["fp16", "bf16"]'],
+        "keep one",
+        ['compression.upload=["bf16"]'],
+    ),
+    "_more_replies_than_asked": (
+        ["federation.min_replies=5", "federation.clients_per_round=4"],
+        "no round would ever count",
+        ["federation.clients_per_round=0"],
+    ),
+    "_over_select_everybody": (
+        ["federation.over_select=0.5"],
+        "set clients_per_round",
+        ["federation.clients_per_round=4"],
+    ),
+    "_evaluate_without_rows": (
+        ["federation.evaluate_clients=2"],
+        "set data.holdout_fraction",
+        ["data.holdout_fraction=0.1"],
+    ),
+    "_early_stop_unseen": (
+        ["federation.early_stop=2", "federation.evaluate_every=0"],
+        "set evaluate_every = 1",
+        ["federation.evaluate_every=1"],
+    ),
+    "_early_stop_unscored": (
+        ["federation.early_stop=2", "data.test_fraction=0"],
+        "needs rows to evaluate on",
+        ["data.holdout_fraction=0.1"],
+    ),
+}
+
+TIPS = {
+    "_four_bits_on_a_cpu": (["model.quantization=nf4", "training.device=cpu"], "needs a CUDA GPU"),
+    "_private_gradients_travel": (["adapter.init=private-gradient"], "upload a whole gradient"),
+    "_head_of_a_language_model": (["model.task=causal-lm", "adapter.head=true"], "has no effect"),
+}
+
+
+def load(written: list[str], overrides: list[str] = []) -> Loaded:  # noqa: B006
+    text = 'model.name = "minilm"\ndata.source = "movie-reviews"\n' + "".join(f"{line}\n" for line in written)
+    return parse_recipe(text, overrides, name="mix.toml")
+
+
+def test_every_rule_and_every_advice_is_tried_here() -> None:
+    assert set(MIXES) == {rule.name for rule in RULES}
+    assert set(TIPS) == {rule.name for rule in ADVICE}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_a_broken_rule_names_its_lines_its_reason_and_a_way_out(name: str) -> None:
+    written, expected, _ = MIXES[name]
+    with pytest.raises(RecipeError) as caught:
+        load(written)
+    said = [line for line in str(caught.value).splitlines() if expected in line]
+    assert len(said) == 1
+    assert said[0].startswith("mix.toml, line")
+    assert int(said[0].removeprefix("mix.toml, lines ").removeprefix("mix.toml, line ")[0]) >= 3
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, mended) in MIXES.items() if mended])
+def test_the_way_out_leads_out(name: str) -> None:
+    written, _, mended = MIXES[name]
+    load(written, mended)
+
+
+@pytest.mark.parametrize("name", TIPS)
+def test_advice_is_given_and_the_recipe_loads(name: str) -> None:
+    written, expected = TIPS[name]
+    (said,) = load([], written).advice
+    assert expected in said
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        ["federation.min_clients=2", "federation.min_replies=3"],
+        ["training.steps=5"],
+        ["training.epochs=5"],
+        ['model.task="causal-lm"'],
+        ['adapter.kind="lora"', "adapter.alpha=32", "adapter.dropout=0.1"],
+        ['aggregation.weights="capped"'],
+    ],
+)
+def test_sound_mixes_load_without_a_word(written: list[str]) -> None:
+    assert load(written).advice == ()
+
+
+def test_several_broken_rules_are_said_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(["adapter.alpha=3", "training.momentum=0.9", "federation.over_select=1"])
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        f"mix.toml, line {line}" for line in (3, 4, 5)
+    ]

@@ -1,0 +1,177 @@
+"""Hypothesis strategies that tests share: recipes, drawn from what the sections declare."""
+
+import types
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types as bounds
+from hypothesis import assume
+from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
+
+from fedtune.recipe import Recipe
+from fedtune.recipe.keys import field_at, leaf_keys
+from fedtune.recipe.lines import Path
+from fedtune.recipe.methods import METHODS
+from fedtune.recipe.rules import broken_rules
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,10}", fullmatch=True)
+DEVICES = st.sampled_from(["auto", "cpu", "mps", "cuda", "cuda:1"])
+
+PATTERNED: dict[Path, st.SearchStrategy[Any]] = {("run", "name"): NAMES, ("training", "device"): DEVICES}
+"""Fields whose texts follow a pattern."""
+
+COUPLED: frozenset[Path] = frozenset(
+    {
+        ("method",),
+        ("adapter", "alpha"),
+        ("adapter", "dropout"),
+        ("adapter", "head"),
+        ("adapter", "init"),
+        ("adapter", "init_source"),
+        ("adapter", "kind"),
+        ("data", "holdout_fraction"),
+        ("data", "partition", "column"),
+        ("federation", "clients_per_round"),
+        ("federation", "early_stop"),
+        ("federation", "evaluate_every"),
+        ("federation", "min_clients"),
+        ("federation", "min_replies"),
+        ("federation", "over_select"),
+        ("model", "labels"),
+        ("model", "name"),
+        ("model", "task"),
+        ("privacy", "unit"),
+        ("training", "epochs"),
+        ("training", "momentum"),
+        ("training", "optimizer"),
+        ("training", "steps"),
+        ("compression", "upload"),
+    }
+)
+"""Keys that rules tie to others: drawn together, so that few recipes must be thrown away."""
+
+
+def values_of(field: FieldInfo) -> st.SearchStrategy[Any]:
+    """Values that a field declares to take."""
+    return _of(field.annotation, tuple(field.metadata))
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    """A recipe that loading could give: every rule is kept, about half of the keys have not their default."""
+    values: dict[str, Any] = {}
+    for path in leaf_keys():
+        field = field_at(path)
+        if field is not None and path not in COUPLED and draw(st.booleans()):
+            _put(values, path, draw(PATTERNED.get(path, values_of(field))))
+    for path, value in draw(coupled_keys()).items():
+        _put(values, path, value)
+    recipe = Recipe.model_validate(values)
+    assume(not broken_rules(recipe))
+    return recipe
+
+
+@st.composite
+def coupled_keys(draw: st.DrawFn) -> dict[Path, Any]:
+    """The keys of `COUPLED`, as rules allow them together."""
+    language = draw(st.booleans())
+    least = draw(st.integers(1, 5))
+    asked = draw(st.sampled_from([0, least, least + 3]))
+    stop = draw(st.sampled_from([0, 2]))
+    sgd = draw(st.booleans())
+    length = draw(st.sampled_from([{}, {("training", "epochs"): 3}, {("training", "steps"): 7}]))
+    return {
+        **draw(adapters()),
+        **length,
+        ("model", "name"): draw(TEXTS.filter(bool)),
+        ("model", "task"): "causal-lm" if language else draw(st.sampled_from(["sequence-classification"])),
+        ("model", "labels"): () if language else tuple(draw(st.lists(TEXTS, min_size=2, max_size=4, unique=True))),
+        ("adapter", "head"): not language and draw(st.booleans()),
+        ("data", "partition", "column"): draw(TEXTS.filter(bool)),
+        ("data", "holdout_fraction"): draw(st.sampled_from([0.1, 0.25])),
+        ("federation", "min_replies"): least,
+        ("federation", "min_clients"): least + draw(st.integers(0, 3)),
+        ("federation", "clients_per_round"): asked,
+        ("federation", "over_select"): draw(st.sampled_from([0.0, 0.3])) if asked else 0.0,
+        ("federation", "early_stop"): stop,
+        ("federation", "evaluate_every"): draw(st.integers(1, 3)) if stop else draw(st.integers(0, 3)),
+        ("training", "optimizer"): "sgd" if sgd else "adamw",
+        ("training", "momentum"): draw(st.sampled_from([0.0, 0.9])) if sgd else 0.0,
+        ("compression", "upload"): draw(st.sampled_from([(), ("fp16",), ("bf16",)])),
+    }
+
+
+@st.composite
+def adapters(draw: st.DrawFn) -> dict[Path, Any]:
+    """A kind of adapter with a start of its own, and a method that agrees with both, or none."""
+    kind = draw(st.sampled_from(["lora", "square"]))
+    starts = {"lora": ["kaiming"], "square": ["weights", "random", "public-gradient", "private-gradient"]}
+    init = draw(st.sampled_from(starts[kind]))
+    agreeing = [
+        name
+        for name, method in METHODS.items()
+        if kind in method.settles["adapter", "kind"] and init in method.settles["adapter", "init"]
+    ]
+    return {
+        ("method",): draw(st.sampled_from(["", *agreeing])),
+        ("adapter", "kind"): kind,
+        ("adapter", "init"): init,
+        ("adapter", "init_source"): draw(TEXTS.filter(bool)) if init == "public-gradient" else "",
+        ("adapter", "alpha"): draw(st.sampled_from([None, 8.0])) if kind == "lora" else None,
+        ("adapter", "dropout"): draw(st.sampled_from([0.0, 0.05])) if kind == "lora" else 0.0,
+    }
+
+
+def _of(annotation: Any, metadata: tuple[object, ...]) -> st.SearchStrategy[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return st.one_of([_of(part, metadata) for part in get_args(annotation)])
+    if get_origin(annotation) is Literal:
+        return st.sampled_from(get_args(annotation))
+    if get_origin(annotation) is tuple:
+        inner = get_args(annotation)[0]
+        if hasattr(inner, "__metadata__"):  # texts that may not be empty
+            return st.lists(TEXTS.filter(bool), min_size=1, max_size=3).map(tuple)
+        return st.lists(_of(inner, ()), max_size=3).map(tuple)
+    return _SIMPLE[annotation](metadata)
+
+
+def _limit(metadata: tuple[object, ...], inclusive: type, exclusive: type) -> tuple[Any, bool]:
+    for limit in metadata:
+        if isinstance(limit, inclusive):
+            return next(iter(vars_of(limit))), False
+        if isinstance(limit, exclusive):
+            return next(iter(vars_of(limit))), True
+    return None, False
+
+
+def vars_of(limit: Any) -> list[Any]:
+    """The number of a bound."""
+    return [getattr(limit, word) for word in ("ge", "gt", "le", "lt") if hasattr(limit, word)]
+
+
+def _whole(metadata: tuple[object, ...]) -> st.SearchStrategy[int]:
+    low, above = _limit(metadata, bounds.Ge, bounds.Gt)
+    high, below = _limit(metadata, bounds.Le, bounds.Lt)
+    return st.integers(None if low is None else low + above, None if high is None else high - below)
+
+
+def _real(metadata: tuple[object, ...]) -> st.SearchStrategy[float]:
+    low, above = _limit(metadata, bounds.Ge, bounds.Gt)
+    high, below = _limit(metadata, bounds.Le, bounds.Lt)
+    return st.floats(low, high, exclude_min=above, exclude_max=below, allow_nan=False, allow_infinity=False)
+
+
+_SIMPLE: dict[Any, Any] = {
+    int: _whole,
+    float: _real,
+    bool: lambda _: st.booleans(),
+    str: lambda metadata: TEXTS.filter(bool) if any(isinstance(m, bounds.MinLen) for m in metadata) else TEXTS,
+    type(None): lambda _: st.none(),
+}
+
+
+def _put(values: dict[str, Any], path: Path, value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(str(part), {})
+    values[str(path[-1])] = value
