@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from fedtune.errors import MalformedMessage
 from protos.fedtune.v1 import link_pb2
-from protos.limits import MAX_TRANSFER_ID, LinkLimits
+from protos.limits import MAX_TRANSFER_ID, MAX_WAITING_FRAMES, LinkLimits
 from protos.transfer import DamagedTransfer, Incoming, Outgoing, Payload
 
 FrameT = TypeVar("FrameT", link_pb2.ClientFrame, link_pb2.ServerFrame)
@@ -93,6 +93,10 @@ class Endpoint(Generic[FrameT]):
         self._outgoing.clear()
         self._incoming.clear()
 
+    def has_begun(self, transfer: str) -> bool:
+        """Whether some of a message that the peer has not acknowledged was sent, over this connection or another."""
+        return transfer in self._outgoing and not self._outgoing[transfer].fresh
+
     @property
     def unsent(self) -> int:
         """Messages that the peer has not acknowledged."""
@@ -122,8 +126,11 @@ class Endpoint(Generic[FrameT]):
         """Take a frame of the peer; frames that are not about transfers are ignored.
 
         Raises:
-            MalformedMessage: where the frame breaks the protocol; the connection should end.
+            MalformedMessage: where the frame breaks the protocol, or the peer does not read what it asked for; the
+                connection should end.
         """
+        if len(self._control) > MAX_WAITING_FRAMES:
+            raise MalformedMessage(f"more than {MAX_WAITING_FRAMES} answers wait: the other side does not read them")
         match frame.WhichOneof("frame"):
             case "begin":
                 return self._on_begin(frame.begin)

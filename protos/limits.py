@@ -15,6 +15,8 @@ FRAME_ROOM_BYTES = 64 * KIB
 """What a frame may hold beside its data."""
 MAX_TRANSFER_ID = 64
 """Characters of a transfer id."""
+MAX_WAITING_FRAMES = 1024
+"""Answers to a peer that does not read them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ class Outgoing:
         self._reached = 0
         self.waiting = False
         """Whether the receiver has to say first how much it holds."""
-        self._fresh = True
+        self.fresh = True
+        """Whether nothing of it was ever sent."""
 
     @property
     def in_flight_bytes(self) -> int:
@@ -82,8 +83,8 @@ class Outgoing:
     def begin(self) -> None:
         """A Begin goes out."""
         self.begun = True
-        self.waiting = not self._fresh
-        self._fresh = False
+        self.waiting = not self.fresh
+        self.fresh = False
 
     def cut(self, chunk_bytes: int) -> tuple[int, bytes]:
         """The next chunk and its offset; counts as sent."""

@@ -1,5 +1,6 @@
 """One stream to the coordinator, from Hello to its end."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ OPTIONS = [
 _FIRST_HEARTBEAT_S = 5.0
 _SILENT_HEARTBEATS = 3
 _UNTIL_WELCOME_S = 0.05
+_FAREWELL_S = 1.0
 
 
 class Stream:
@@ -73,6 +75,9 @@ class Stream:
                     return farewell
         except grpc.RpcError as error:
             raise self._why(error, encrypted) from error
+        except KeyboardInterrupt:
+            self._part()
+            raise
         except MalformedMessage as error:
             raise Retry(f"the coordinator at {self._address} sent what is no part of the protocol: {error}") from error
         finally:
@@ -92,6 +97,16 @@ class Stream:
     def cancel(self) -> None:
         """End the stream at once."""
         self._call.cancel()
+
+    def _part(self) -> None:
+        """Leave, and give the coordinator a moment to hear it."""
+        self.leave()
+        timer = threading.Timer(_FAREWELL_S, self._call.cancel)
+        timer.start()
+        with contextlib.suppress(grpc.RpcError, KeyboardInterrupt):
+            for _ in self._call:
+                pass
+        timer.cancel()
 
     def _why(self, error: grpc.RpcError, encrypted: bool) -> TransportError:
         if self.welcomed:

@@ -114,8 +114,11 @@ class LinkGrid(OwnGrid):
         """Every client that ever came or was asked, by name."""
         return self._host.call(self._nodes.statuses)
 
-    def close(self, message: str = "the coordinator has finished") -> None:
-        """Say goodbye to all clients and stop listening; may be called again."""
+    def close(self, message: str | None = "the coordinator has finished") -> None:
+        """Say goodbye to all clients and stop listening; may be called again.
+
+        With `message=None` nothing is said: clients try to reconnect, as after a crash.
+        """
         self._host.close(message)
 
     def __enter__(self) -> "LinkGrid":
@@ -125,8 +128,11 @@ class LinkGrid(OwnGrid):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close."""
-        self.close()
+        """Close; after an error without a goodbye, so that clients wait for the coordinator to be started again."""
+        if error is None:
+            self.close()
+        else:
+            self.close(None)
 
     def _pack(self, messages: Iterable[Message]) -> list[Parcel]:
         bodies: dict[int, Body] = {}

@@ -62,8 +62,8 @@ class Host:
 
         return self._await(run())
 
-    def close(self, message: str) -> None:
-        """Say goodbye to all clients and stop."""
+    def close(self, message: str | None) -> None:
+        """Stop, after a goodbye to all clients where there is a message."""
         if self._thread.is_alive():
             self._await(self._stop(message))
             self._end_thread()
@@ -85,11 +85,12 @@ class Host:
         self._sweeper = asyncio.create_task(self._sweep())
         return port
 
-    async def _stop(self, message: str) -> None:
+    async def _stop(self, message: str | None) -> None:
         self._sweeper.cancel()
-        self._service.say_goodbye(message)
+        if message is not None:
+            self._service.say_goodbye(message)
         if self._server is not None:
-            await self._server.stop(_FAREWELL_S)
+            await self._server.stop(None if message is None else _FAREWELL_S)
 
     async def _sweep(self) -> None:
         while True:

@@ -54,10 +54,10 @@ class Unanswered:
 
     head: Message
     payload: Payload
-    deliveries: int = 0
-    """How many client processes have received all of it."""
+    deaths: int = 0
+    """How many client processes have ended after this message was on its way to them."""
     delivered: bool = False
-    """Whether the present one has."""
+    """Whether the present process has all of it."""
 
 
 class Node:
@@ -152,17 +152,18 @@ class Node:
         return NodeStatus(self.name, self.node_id, connected, now - self.last_seen, len(self.unanswered), traffic)
 
     def _deliver_again(self) -> None:
+        for message_id, unanswered in self.unanswered.items():
+            unanswered.deaths += unanswered.delivered or self.endpoint.has_begun(message_id)
         self.endpoint.peer_restarted()
         for message_id, unanswered in list(self.unanswered.items()):
-            if unanswered.deliveries >= self._limits.max_deliveries:
-                reason = f"client {self.name} restarted {unanswered.deliveries} times while it worked on this message"
+            if unanswered.deaths >= self._limits.max_deliveries:
+                reason = f"client {self.name} restarted {unanswered.deaths} times while it had this message"
                 self.fail(message_id, CLIENT_APP_CRASHED, reason)
             else:
                 unanswered.delivered = False
                 self.endpoint.send(message_id, unanswered.payload)
 
     def _count_delivery(self, unanswered: Unanswered) -> None:
-        unanswered.deliveries += not unanswered.delivered
         unanswered.delivered = True
         self.traffic = replace(
             self.traffic,

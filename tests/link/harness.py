@@ -20,7 +20,9 @@ from server.keys import KeyFolder, ServerKeys
 from server.link import CoordinatorLimits, LinkGrid
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = CoordinatorLimits(heartbeat_s=0.2, away_s=1.0, hello_timeout_s=1.0, chunk_bytes=64 << 10, window_bytes=256 << 10)
+QUICK = CoordinatorLimits(
+    heartbeat_s=0.2, away_s=1.0, hello_timeout_s=1.0, chunk_bytes=64 << 10, window_bytes=256 << 10
+)
 
 
 def content(payload: bytes) -> RecordDict:

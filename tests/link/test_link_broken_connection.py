@@ -67,13 +67,16 @@ def test_a_connection_that_breaks_again_and_again_gets_there(keys: KeyFolder) ->
 
 def test_a_peer_that_falls_silent_is_gone_after_three_heartbeats(keys: KeyFolder) -> None:
     """A cable that is pulled sends no FIN: only the missing heartbeats tell."""
-    with coordinator(keys, LIMITS) as grid, Proxy("127.0.0.1", grid.address.port) as proxy:
-        with ClientThread(proxy.address, keys, "a") as client:
-            eventually(grid.get_node_ids)
-            proxy.frozen.set()
-            start = time.monotonic()
-            eventually(lambda: not grid.get_node_ids())
-            assert time.monotonic() - start < 2 * LIMITS.silence_s
-            eventually(lambda: any("lost" in line for line in client.told))
-            proxy.frozen.clear()
-            eventually(grid.get_node_ids)
+    with (
+        coordinator(keys, LIMITS) as grid,
+        Proxy("127.0.0.1", grid.address.port) as proxy,
+        ClientThread(proxy.address, keys, "a") as client,
+    ):
+        eventually(grid.get_node_ids)
+        proxy.frozen.set()
+        start = time.monotonic()
+        eventually(lambda: not grid.get_node_ids())
+        assert time.monotonic() - start < 2 * LIMITS.silence_s
+        eventually(lambda: any("lost" in line for line in client.told))
+        proxy.frozen.clear()
+        eventually(grid.get_node_ids)

@@ -20,11 +20,14 @@ def test_a_stock_flower_strategy_runs_over_the_link(keys: KeyFolder) -> None:
     def add_one(message: Message) -> Message:
         w = message.content["arrays"]["w"].numpy() + 1
         return flower.make_reply(
-            RecordDict({"arrays": ArrayRecord({"w": Array(w)}), "metrics": MetricRecord({"num-examples": 1})}), to=message
+            RecordDict({"arrays": ArrayRecord({"w": Array(w)}), "metrics": MetricRecord({"num-examples": 1})}),
+            to=message,
         )
 
-    with coordinator(keys) as grid, ClientThread(grid.address, keys, "a", add_one), ClientThread(
-        grid.address, keys, "b", add_one
+    with (
+        coordinator(keys) as grid,
+        ClientThread(grid.address, keys, "a", add_one),
+        ClientThread(grid.address, keys, "b", add_one),
     ):
         eventually(lambda: len(grid.get_node_ids()) == 2)
         strategy = FedAvg(fraction_evaluate=0.0)
@@ -145,8 +148,9 @@ def test_an_oversize_reply_is_an_error_and_the_link_goes_on(keys: KeyFolder) -> 
 
 
 def test_an_oversize_message_is_refused_before_anything_is_sent(keys: KeyFolder) -> None:
-    with coordinator(keys, CoordinatorLimits(max_message_bytes=1000)) as grid, pytest.raises(
-        TransportError, match="larger than the link's limit of 1000"
+    with (
+        coordinator(keys, CoordinatorLimits(max_message_bytes=1000)) as grid,
+        pytest.raises(TransportError, match="larger than the link's limit of 1000"),
     ):
         grid.push_messages(ask(grid, bytes(1000), ["a"]))
 
@@ -204,6 +208,19 @@ def test_goodbye_ends_the_clients(keys: KeyFolder) -> None:
     assert [client.join() for client in clients] == ["all rounds are done"] * 2
     with pytest.raises(TransportError, match="closed"):
         grid.get_node_ids()
+
+
+def test_a_coordinator_that_fails_says_no_goodbye(keys: KeyFolder) -> None:
+    def fail() -> None:
+        with coordinator(keys) as grid:
+            clients.append(ClientThread(grid.address, keys, "a", retry_for_s=0.3))
+            eventually(grid.get_node_ids)
+            raise KeyError("a defect")
+
+    clients: list[ClientThread] = []
+    with pytest.raises(KeyError):
+        fail()
+    assert "no coordinator answers" in str(clients[0].join())
 
 
 def test_without_keys_the_name_is_the_clients_word(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """Clients as processes of their own, killed as a power cut would kill them."""
 
+import signal
 import time
 from pathlib import Path
 
@@ -66,6 +67,21 @@ def test_a_killed_client_that_stays_away_fails_alone(keys: KeyFolder, tmp_path: 
         eventually(lambda: [grid.name_of(n) for n in grid.get_node_ids()] == ["b"])
 
 
+def test_a_client_that_is_stopped_from_the_keyboard_says_goodbye(keys: KeyFolder, tmp_path: Path) -> None:
+    with (
+        coordinator(keys, PATIENT) as grid,
+        ClientProcess(grid.address, keys, "a", tmp_path / "c", work_s=30) as client,
+    ):
+        eventually(grid.get_node_ids)
+        ids = grid.push_messages(ask(grid, b"abc"))
+        eventually(lambda: client.calls == 1)
+        client.process.send_signal(signal.SIGINT)
+        assert grid.wait(3, ids)
+        (reply,) = grid.pull_messages(ids)
+        assert "has left" in (reply.error.reason or "")
+        assert client.process.wait(5) != 0
+
+
 def test_a_client_outlives_its_coordinator(keys: KeyFolder, tmp_path: Path) -> None:
     """The second coordinator listens where the first did; what the first one asked is void."""
     from server.keys import ServerKeys
@@ -77,9 +93,7 @@ def test_a_client_outlives_its_coordinator(keys: KeyFolder, tmp_path: Path) -> N
             eventually(grid.get_node_ids)
             grid.push_messages(ask(grid, b"old"))
             eventually(lambda: client.calls == 1)
-            # As a crash does: the process' sockets close, no goodbye is said.
-            grid._host._service.say_goodbye = lambda message: None  # type: ignore[method-assign]
-            grid.close()
+            grid.close(None)
             with LinkGrid(address, ServerKeys(keys.folder), limits=PATIENT) as again:
                 eventually(again.get_node_ids)
                 (reply,) = again.send_and_receive(ask(again, b"new"), timeout=10)

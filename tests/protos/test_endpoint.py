@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 from fedtune.errors import MalformedMessage
 from protos.endpoint import Arrived, Delivered, Endpoint, Rejected
 from protos.fedtune.v1.link_pb2 import ClientFrame, ServerFrame
-from protos.limits import LinkLimits
+from protos.limits import MAX_WAITING_FRAMES, LinkLimits
 from protos.transfer import Body
 
 LIMITS = LinkLimits(max_message_bytes=64, chunk_bytes=5, window_bytes=12, max_open_transfers=2)
@@ -215,6 +215,16 @@ def test_what_is_not_wanted_is_acknowledged_and_dropped() -> None:
     assert answer.ack.done
     assert client.receive(_chunk("m", 0, b"abc")) is None
     assert client.held_bytes == 0
+
+
+def test_who_asks_for_answers_and_never_reads_them_ends_the_connection() -> None:
+    client = Endpoint(ClientFrame, LIMITS, wanted=lambda _: False)
+    for _ in range(MAX_WAITING_FRAMES + 1):
+        client.receive(_begin("m", b"abc"))
+    with pytest.raises(MalformedMessage, match="not read them"):
+        client.receive(_begin("m", b"abc"))
+    client.lost()
+    client.receive(_begin("m", b"abc"))
 
 
 _IDS = st.sampled_from(["a", "b", "c", "", "x" * 65])
