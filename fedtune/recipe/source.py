@@ -42,7 +42,7 @@ class Source:
 
     def place(self, *paths: Path) -> str:
         """Where to look: `bad.toml, line 7`, `bad.toml, lines 3 and 9`, `--set training.lr=x`, or the file alone."""
-        found = [written for path in paths if (written := self._written(path))]
+        found = self._found(paths)
         numbers = sorted({self.lines[path] for path in found if path not in self.overrides})
         arguments = list(dict.fromkeys(f"--set {self.overrides[path]}" for path in found if path in self.overrides))
         word = "line" if len(numbers) == 1 else "lines"
@@ -51,8 +51,13 @@ class Source:
 
     def order(self, *paths: Path) -> int:
         """A number by which problems are sorted as they stand in the file; those of no line come last."""
-        lines = [self.lines[path] for path in map(self._written, paths) if path in self.lines]
+        lines = [self.lines[path] for path in self._found(paths) if path in self.lines]
         return min(lines, default=len(self.lines) + MAX_BYTES)
+
+    def _found(self, paths: tuple[Path, ...]) -> list[Path]:
+        """Those of `paths` that are written; where none is, the tables that they are missing in."""
+        written = [found for path in paths if (found := self._written(path))]
+        return [path for path in written if path in paths] or written
 
     def _written(self, path: Path) -> Path:
         """The longest part of `path` that is written somewhere; an override hides what the file says below."""

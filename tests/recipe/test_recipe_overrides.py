@@ -1,5 +1,6 @@
 """`--set KEY=VALUE`: values are TOML, bare words are texts, and mistakes name the override."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -78,7 +79,5 @@ def test_all_wrong_overrides_are_said_at_once() -> None:
 @given(st.text(max_size=40))
 def test_whatever_is_set_is_a_recipe_or_a_refusal(text: str) -> None:
     for override in (text, f"training.lr={text}", f"run.name={text}", f"model.labels={text}", f"{text}=1"):
-        try:
+        with contextlib.suppress(RecipeError):
             assert isinstance(resolved(override), Recipe)
-        except RecipeError as error:
-            assert str(error)

@@ -28,4 +28,4 @@ def test_a_ready_recipe_teaches(name: str) -> None:
     assert 20 <= len(description(file)) <= 110
     lines = file.read_text(encoding="utf-8").splitlines()
     assert max(map(len, lines)) <= 120
-    assert sum("#" in line for line in lines) >= 15
+    assert sum("#" in line for line in lines) >= 12

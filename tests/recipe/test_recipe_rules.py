@@ -1,4 +1,4 @@
-"""Rules between sections: each mix is refused with its reason and a way out, on its line; what is close to it is not."""
+"""Rules between sections: each mix is refused on its line with its reason and a way out; its neighbours load."""
 
 import pytest
 
