@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from fedtune.errors import RunError
 from fedtune.recipe import Recipe
+from fedtune.recipe.dump import dump
 from fedtune.runs.atomic import TEMPORARY_PREFIX, storage_errors, sync_folder, write_atomically
 from fedtune.runs.checkpoint import Checkpoint
 from fedtune.runs.checkpoints import CheckpointStore
@@ -190,6 +191,8 @@ def _json_bytes(values: dict[str, Any]) -> bytes:
 
 
 def _write_recipe(path: Path, recipe: Recipe) -> None:
+    """As TOML for people, to edit and run again; as JSON for programs, and to open the run by."""
+    write_atomically(path / RECIPE_TOML, dump(recipe).encode())
     write_atomically(path / RECIPE, recipe.model_dump_json(indent=2).encode() + b"\n")
 
 

@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_and_another_base_model_are_one_sentence(tmp_path: 
     path, _ = trained_run(tmp_path / "runs", model, TOKENS)
     with RunFolder.create(RunFolder.open(path).recipe, resume=True) as folder:
         folder.describe(model_fingerprint="0" * 32)
-    with pytest.raises(RunError, match="is not the model that .* was trained on"):
+    with pytest.raises(RunError, match=r"is not the model that .* was trained on"):
         export(RunFolder.open(path), tmp_path / "adapter")
     state = path / "checkpoints" / "round-000001" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:100])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from runs_examples import make_recipe, make_record, make_state, memory_folder, write_run
 
 from fedtune.errors import RunError
+from fedtune.recipe.load import load_recipe
 from fedtune.runs.checkpoint import Checkpoint
 from fedtune.runs.environment import changed_values
 from fedtune.runs.folder import RunFolder
@@ -23,6 +24,7 @@ def test_a_new_run_writes_down_what_it_is(tmp_path: Path) -> None:
         folder.describe(model_fingerprint="ab" * 16, trainable_parameters=12)
     read = RunFolder.open(tmp_path / "movie-reviews")
     assert read.recipe == recipe
+    assert load_recipe(str(read.path / "recipe.toml")) == recipe
     assert read.info == folder.info
     assert re.fullmatch("[0-9a-f]{32}", read.info.id)
     assert read.info.facts == {"trainable parameters": 12}

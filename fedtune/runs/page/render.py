@@ -21,7 +21,7 @@ from fedtune.runs.page.tables import (
     round_rows,
 )
 from fedtune.runs.summary import Summary, summarise_rounds
-from fedtune.runs.words import bytes_text, seconds_text
+from fedtune.runs.words import bytes_text, number_text, seconds_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def _scores(summary: Summary) -> list[Headline]:
         return [Headline("Score", "–", note="no state was evaluated")]
     (main_before, loss_before), (main_after, loss_after) = words
     where = "central test set" if summary.where == "central" else "clients' held-out rows"
-    best = "" if summary.best_round is None else f"best in round {summary.best_round}"
+    best = "" if summary.best is None else f"best in round {summary.best_round}: {number_text(summary.best.loss)}"
     return [
         Headline(score_name(summary.task).capitalize(), main_after, before=main_before, note=where),
         Headline("Loss", loss_after, before=loss_before, note=best),
