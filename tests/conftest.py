@@ -3,18 +3,23 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from tests.factories import tiny_bert, tiny_gpt2, tiny_llama, tiny_vit
 
 torch.set_num_threads(1)
+# Deadlines measure the machine's load, not the code.
+hypothesis.settings.register_profile("fedtune", deadline=None)
+hypothesis.settings.load_profile("fedtune")
 
 
 @pytest.fixture(scope="session")
