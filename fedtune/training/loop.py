@@ -105,6 +105,6 @@ def _require_finite(loss_sum: torch.Tensor, resident: Resident, assignment: Assi
 
 def _diverged(resident: Resident, assignment: Assignment, what: str, steps: int) -> TrainingError:
     return TrainingError(
-        f"{assignment.client}: the {what} not finite after {steps} local steps; "
+        f"{assignment.client}: the {what} not finite after {steps} local step{'s' * (steps != 1)}; "
         f"lower training.lr (now {resident.recipe.training.lr:g})."
     )

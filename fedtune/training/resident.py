@@ -34,7 +34,7 @@ class Resident:
     initial: State
     """The adapter as it was attached: what a run starts from, whatever was trained here since."""
     call: Callable[..., Any]
-    """The forward pass: the model with its adapter, compiled where the recipe asks (its dropout then draws otherwise)."""
+    """The forward pass: the model with its adapter, compiled where the recipe asks (dropout then draws otherwise)."""
     extra: Mapping[str, Any]
     """Keyword arguments of every forward pass."""
     bf16: bool

@@ -42,7 +42,9 @@ def test_a_score_is_the_count_by_hand(
     resident = tiny_resident(request.getfixturevalue(fixture), task, eval_batch_size=4)
     state, rows = random_state(resident), make_rows(10)
     score = score_rows(resident, state, rows)
-    examples, loss, right = score_by_hand(resident.attached.model, rows)
+    other = tiny_resident(request.getfixturevalue(fixture), task)
+    other.attached.load(state)
+    examples, loss, right = score_by_hand(other.attached.model, rows)
     assert (score.examples, score.correct) == (examples, right)
     assert score.loss_sum == pytest.approx(loss, rel=1e-5)
     assert score.accuracy == right / examples
