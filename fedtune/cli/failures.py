@@ -50,8 +50,8 @@ def sentence_of(error: Exception) -> str:
         return "the memory does not suffice: lower training.batch_size or model.max_length, or take a smaller model"
     first = (str(error).splitlines() or [""])[0]
     return (
-        f"something unexpected went wrong ({type(error).__name__}: {first}); run the command with --debug to see where, "
-        "and please report it"
+        f"something unexpected went wrong ({type(error).__name__}: {first}); run the command with --debug to see "
+        "where, and please report it"
     )
 
 

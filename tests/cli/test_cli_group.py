@@ -72,7 +72,8 @@ except SystemExit as end:
 
 
 def test_libraries_are_kept_from_reporting_before_any_is_imported() -> None:
-    code = "import fedtune.cli.main, os; print(os.environ['FLWR_TELEMETRY_ENABLED'], os.environ['HF_HUB_DISABLE_TELEMETRY'])"
+    names = "FLWR_TELEMETRY_ENABLED", "HF_HUB_DISABLE_TELEMETRY"
+    code = f"import fedtune.cli.main, os; print(*(os.environ[name] for name in {names}))"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("FLWR_", "HF_"))}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True

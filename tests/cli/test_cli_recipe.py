@@ -1,5 +1,6 @@
 """`fedtune recipe`: what a recipe resolves to and why, the ready ones, and a way from a ready one to one's own."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from fedtune.cli.main import main
 from fedtune.recipe.load import load_recipe
-from fedtune.recipe.ready import ready_recipes
+from fedtune.recipe.ready import description, ready_recipes
 
 
 def run(*args: str) -> Result:
@@ -57,10 +58,26 @@ def test_check_gives_advice_on_stderr(mine: str) -> None:
     assert "adapter.head = true has no effect" in shown.stderr
 
 
-def test_list_names_every_ready_recipe() -> None:
+def test_what_check_prints_is_toml_with_the_values_of_the_run() -> None:
+    shown = tomllib.loads(run("check", "spam-mails", "--set", "training.epochs=2").stdout)
+    recipe = load_recipe("spam-mails", ["training.epochs=2"])
+    assert shown["training"]["epochs"] == recipe.training.epochs == 2
+    assert shown["training"]["steps"] == "none", "the recipe's own steps gave way"
+    assert tuple(shown["model"]["labels"]) == recipe.model.labels
+
+
+def test_advice_names_the_lines_and_is_no_failure(mine: str) -> None:
+    Path(mine).write_text('[model]\nname = "minilm"\nquantization = "nf4"\n[training]\ndevice = "cpu"\n')
+    shown = run("check", mine)
+    assert shown.exit_code == 0
+    assert shown.stderr.startswith("note: mine.toml, lines 3 and 5: ")
+
+
+def test_list_names_every_ready_recipe_with_its_first_line() -> None:
     shown = run("list")
     assert shown.exit_code == 0
-    assert all(name in shown.stdout for name in ready_recipes())
+    for name, file in ready_recipes().items():
+        assert f"{name} {description(file)}" in " ".join(shown.stdout.split())
 
 
 def test_show_prints_a_ready_recipe_as_it_is_written() -> None:
