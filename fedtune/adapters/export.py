@@ -33,7 +33,7 @@ model = PeftModel.from_pretrained(base_model, "this folder")
 
 
 def write_adapter(adapter: SavedAdapter, folder: Path) -> None:
-    """Make `folder` hold the adapter and nothing else; whoever reads it sees the old adapter or the new one.
+    """Make `folder` hold the adapter and nothing else: the old adapter stays until the new one is on the disk.
 
     Raises AdapterError where a number is NaN or infinite, or `folder` holds anything but an adapter; RunError where the
     disk is full or the folder cannot be written.
@@ -58,11 +58,16 @@ def write_adapter(adapter: SavedAdapter, folder: Path) -> None:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`; what was there goes."""
+    """Put `new` in the place of `folder`; what was there goes, or comes back where that fails."""
     old = new.with_name(f"{new.name}-old")
     if folder.exists():
         os.rename(folder, old)
-    os.rename(new, folder)
+    try:
+        os.rename(new, folder)
+    except OSError:
+        if old.exists():
+            os.rename(old, folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

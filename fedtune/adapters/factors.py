@@ -14,8 +14,8 @@ EXACT_UP_TO = 512
 """Matrices whose smaller side is at most this long are decomposed exactly (up to 0.1 s each on one core)."""
 OVERSAMPLE = 16
 POWER_ITERATIONS = 4
-"""Of the randomised decomposition (arXiv 0909.4061): 4096 × 4096 at rank 64 takes 3 s on one core, while the exact one
-takes minutes. The captured energy is within 8 % of the best possible on a flat spectrum, 0.1 % on a decaying one."""
+"""Of the randomised decomposition (arXiv 0909.4061): 4096 x 4096 at rank 64 takes 3 s on one core, the exact one
+minutes. At rank 16 it holds 98 to 99.96 % of the best possible energy on SmolLM2's weights, 94 % on a flat spectrum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ def leading_factors(matrix_MN: torch.Tensor, rank: int, *, name: str) -> Factors
 def random_factors(shape: tuple[int, int], rank: int, *, seed: int, name: str) -> Factors:
     """Orthonormal factors from the seed and the module's name, drawn uniformly (as in RAVAN, arXiv 2506.05568)."""
     draw = generator(seed, "adapter", client=name)
-    b_MR = orthonormal_columns(shape[0], rank, draw)
-    a_RN = orthonormal_columns(shape[1], rank, draw).T
+    b_MR = _orthonormal_columns(shape[0], rank, draw)
+    a_RN = _orthonormal_columns(shape[1], rank, draw).T
     return Factors(_stored(b_MR), _stored(a_RN), torch.zeros(rank))
 
 
-def orthonormal_columns(rows: int, columns: int, draw: torch.Generator) -> torch.Tensor:
+def _orthonormal_columns(rows: int, columns: int, draw: torch.Generator) -> torch.Tensor:
     """A uniformly drawn (rows, columns) matrix with orthonormal columns, in double precision.
 
     The QR decomposition of a Gaussian matrix, made unique by a positive diagonal of R.

@@ -3,13 +3,12 @@
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from fedtune.adapters.base import SharedOrigin
-from fedtune.adapters.factors import orthonormal_columns
 from fedtune.adapters.layers import base_of, is_transposed
 from fedtune.adapters.low_rank import LowRank, cpu
 from fedtune.errors import AdapterError
@@ -19,20 +18,8 @@ ADAPTER = "default"
 """PEFT's name for the one adapter that its layers hold."""
 
 
-def _kaiming(rank: int, inputs: int, draw: torch.Generator) -> torch.Tensor:
-    """Uniform within ±1/√in, as in the paper's code."""
-    return nn.init.kaiming_uniform_(torch.empty(rank, inputs), a=math.sqrt(5), generator=draw)
-
-
-def _orthonormal(rank: int, inputs: int, draw: torch.Generator) -> torch.Tensor:
-    """Orthonormal rows, drawn uniformly."""
-    if rank > inputs:
-        raise AdapterError(f'adapter.init = "random" needs adapter.rank of {inputs} or less for this model, not {rank}')
-    return orthonormal_columns(inputs, rank, draw).T
-
-
-STARTS: dict[str, Callable[[int, int, torch.Generator], torch.Tensor]] = {"kaiming": _kaiming, "random": _orthonormal}
-"""How A starts, by `adapter.init`; B starts at zero."""
+START = "kaiming"
+"""The one `adapter.init` that LoRA has: A uniform within ±1/√in, as in the paper's code, and B zero."""
 
 
 class Lora(LowRank):
@@ -44,22 +31,17 @@ class Lora(LowRank):
     shared_origin: SharedOrigin = "none"
 
     def _place(self) -> dict[str, nn.Parameter]:
-        draw_a = STARTS.get(self._section.init)
-        if draw_a is None:
+        if self._section.init != START:
             raise AdapterError(
-                f'a lora adapter cannot start from adapter.init = "{self._section.init}": use "kaiming", its own, or '
-                f'"random" (orthonormal), or set adapter.kind = "square".'
+                f'a lora adapter cannot start from adapter.init = "{self._section.init}": use "{START}", or set '
+                f'adapter.kind = "square".'
             )
-        drawn = {
-            name: draw_a(self._section.rank, shape[1], generator(self._section.seed, "adapter", client=name))
-            for name, shape in self.target_shapes().items()
-        }
         self._inject()
         trained: dict[str, nn.Parameter] = {}
         for name in self._targets:
             a, b = self._factors(name)
             with torch.no_grad():
-                a.copy_(drawn[name])
+                a.copy_(_draw(a.shape, generator(self._section.seed, "adapter", client=name)))
                 b.zero_()
             trained |= {f"{name}.lora_A": a, f"{name}.lora_B": b}
         return trained
@@ -96,3 +78,8 @@ class Lora(LowRank):
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
         """Raise AdapterError: LoRA's start reads no gradients."""
         raise AdapterError(f'adapter.init = "{self._section.init}" of a lora adapter reads no gradients')
+
+
+def _draw(shape: torch.Size, draw: torch.Generator) -> torch.Tensor:
+    """On the CPU in fp32, so that every machine draws the same."""
+    return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=draw)

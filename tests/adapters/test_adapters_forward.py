@@ -80,11 +80,12 @@ def test_a_half_precision_base_gets_a_product_of_full_precision(tiny_bert_folder
     torch.testing.assert_close(found.float(), expected, rtol=2**-7, atol=2**-8)
 
 
-def test_lora_random_has_orthonormal_rows_and_dropout_is_for_training_alone(tiny_bert_folder):
-    _, attached = attached_to(tiny_bert_folder, "bert", kind="lora", init="random", dropout=0.5)
-    for name, tensor in attached.read().items():
-        if name.endswith("lora_A"):
-            torch.testing.assert_close(tensor @ tensor.T, torch.eye(4), rtol=0, atol=1e-5)
+def test_dropout_is_for_training_alone(tiny_bert_folder):
+    loaded, attached = attached_to(tiny_bert_folder, "bert", kind="lora", init="kaiming", dropout=0.5)
+    of_adapters = {m for name, m in loaded.model.named_modules() if "lora_dropout" in name}
+    for module in loaded.model.modules():
+        if isinstance(module, nn.Dropout) and module not in of_adapters:
+            module.p = 0.0
     shake(attached)
     assert torch.equal(logits(attached.model, "bert"), logits(attached.model, "bert"))
     attached.model.train()

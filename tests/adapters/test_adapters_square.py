@@ -243,3 +243,7 @@ def test_a_pair_of_singular_vectors_has_one_sign_and_noise_does_not_turn_it():
     noisy = leading_factors(w + 1e-9 * matrix(30, 20, 5), 5, name="m")
     torch.testing.assert_close(noisy.b, found.b, rtol=0, atol=1e-6)
     torch.testing.assert_close(noisy.a, found.a, rtol=0, atol=1e-6)
+    # Whatever sign the decomposition of -W comes with, fixing it by U leaves V alone to carry the minus.
+    negated = leading_factors(-w, 5, name="m")
+    torch.testing.assert_close(negated.b, found.b, rtol=0, atol=1e-6)
+    torch.testing.assert_close(negated.a, -found.a, rtol=0, atol=1e-6)

@@ -135,7 +135,7 @@ def test_a_second_adapter_on_one_model_is_refused(tiny_bert_folder, kind):
     [
         {"rank": 99},
         {"kind": "lora", "init": "weights"},
-        {"kind": "lora", "init": "random", "rank": 40},
+        {"kind": "lora", "init": "random"},
         {"init": "kaiming"},
         {"alpha": 3.0},
         {"dropout": 0.1},
