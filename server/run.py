@@ -1,14 +1,15 @@
 """One whole run on the coordinator's side: folder, model, test rows, rounds, and the adapter at the end."""
 
+from contextlib import suppress
 from pathlib import Path
 
-from fedtune.runs.plots import draw_plots
 from flwr.serverapp import Grid
 
 from fedtune.data.table import central_rows, with_labels
 from fedtune.errors import FedtuneError, RunError
 from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
+from fedtune.runs.plots import draw_plots
 from fedtune.state import parameter_count
 from fedtune.training.resident import Resident, resident
 from fedtune.training.sequential import SequentialStep
@@ -26,7 +27,8 @@ def run(grid: Grid, recipe: Recipe, *, resume: bool, listener: Listener) -> Path
             folder.end("stopped", "stopped by the keyboard; go on with --resume")
             raise
         except FedtuneError as error:
-            folder.end("failed", str(error))
+            with suppress(FedtuneError):  # a disk that is full cannot be written on; the first error is the one to tell
+                folder.end("failed", str(error))
             raise
         folder.end("finished")
         return folder.path

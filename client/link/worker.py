@@ -30,7 +30,7 @@ class Worker:
         self._handle = handle
         self._reply = reply
         self._changed = threading.Condition()
-        self._waiting: dict[str, bytes] = {}
+        self._waiting: dict[str, bytes | bytearray] = {}
         self._current: str | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="fedtune-work", daemon=True)
@@ -39,7 +39,7 @@ class Worker:
         """Begin to work."""
         self._thread.start()
 
-    def submit(self, message_id: str, raw: bytes) -> None:
+    def submit(self, message_id: str, raw: bytes | bytearray) -> None:
         """One more message to work on."""
         with self._changed:
             self._waiting[message_id] = raw
@@ -75,7 +75,7 @@ class Worker:
             if wanted and answer is not None:
                 self._reply(message_id, answer)
 
-    def _next(self) -> tuple[str, bytes] | None:
+    def _next(self) -> tuple[str, bytes | bytearray] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopped)
             if self._stopped:
@@ -83,7 +83,7 @@ class Worker:
             self._current = next(iter(self._waiting))
             return self._current, self._waiting.pop(self._current)
 
-    def _answer(self, raw: bytes) -> bytes | None:
+    def _answer(self, raw: bytes | bytearray) -> bytes | None:
         try:
             message = message_from_bytes(raw)
         except FedtuneError:

@@ -54,16 +54,19 @@ class Connection:
 
     async def run(self) -> None:
         """Serve until the stream ends."""
-        writer = asyncio.create_task(self._write())
-        others = [asyncio.create_task(self._read()), asyncio.create_task(self._tick())]
+        reader, writer, clock = tasks = [asyncio.create_task(f()) for f in (self._read, self._write, self._tick)]
         try:
-            await asyncio.wait([writer, *others], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            clock.cancel()
             self._close()
             await asyncio.wait([writer], timeout=_FAREWELL_S)
+            if self._last_frame is not None:
+                # The client hangs up when it has read it; were we first, gRPC could drop what it has not read yet.
+                await asyncio.wait([reader], timeout=_FAREWELL_S)
         finally:
-            for task in (writer, *others):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(writer, *others, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _write(self) -> None:
         while not self._closing:
@@ -77,10 +80,9 @@ class Connection:
             await self._context.write(self._last_frame)
 
     async def _read(self) -> None:
-        while not self._closing:
-            frame = await self._context.read()
-            if not isinstance(frame, ClientFrame):
-                return
+        while isinstance(frame := await self._context.read(), ClientFrame):
+            if self._closing:
+                continue
             self.last_seen = time.monotonic()
             if frame.HasField("goodbye"):
                 self._leave()
@@ -121,7 +123,9 @@ class Connection:
 
 
 async def last_words(context: Context, refusal: Refusal) -> None:
-    """Tell a client that was not let in why; it may be gone already."""
+    """Tell a client that was not let in why, and let it hang up; it may be gone already."""
     with contextlib.suppress(grpc.aio.BaseError, TimeoutError):
         async with asyncio.timeout(_FAREWELL_S):
             await context.write(ServerFrame(refusal=refusal))
+            while isinstance(await context.read(), ClientFrame):
+                pass

@@ -22,7 +22,7 @@ from server.link.service import LinkService
 _log = logging.getLogger("fedtune.link")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_FAREWELL_S = 2.0
+_FAREWELL_S = 3.0
 _WHY = {
     errno.EADDRINUSE: "is in use; stop the program that holds it or choose another port",
     errno.EACCES: "may not be opened by this user; choose a port above 1023",

@@ -171,7 +171,7 @@ class Node:
             down_messages=self.traffic.down_messages + 1,
         )
 
-    def _answer(self, message_id: str, raw: bytes) -> None:
+    def _answer(self, message_id: str, raw: bytes | bytearray) -> None:
         unanswered = self.unanswered.pop(message_id)
         self.endpoint.forget(message_id)
         self.traffic = replace(

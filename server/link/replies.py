@@ -21,7 +21,7 @@ class Reply:
 
     head: Message
     """The message that it answers, without its content."""
-    raw: bytes = b""
+    raw: bytes | bytearray = b""
     code: int = UNKNOWN_ERROR
     failure: str = ""
 

@@ -77,6 +77,7 @@ def fedtune(tmp_path: Path) -> Fedtune:
             env={**os.environ, **env},
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=60,
             check=False,
         )
