@@ -2,13 +2,25 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
 
 from fedtune.wire.messages import TaskKind
 
 Name = Annotated[str, StringConstraints(max_length=256)]
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,64}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+def _widened(value: float) -> str:
+    return f"{value:24.16e}"
+
+
+def _narrowed(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
+
+
+Measured = Annotated[float, BeforeValidator(_narrowed), PlainSerializer(_widened)]
+"""A float64, exactly, in 24 characters whatever its value: how long a message is depends on no loss and no clock."""
 
 
 class _Header(BaseModel):
@@ -41,7 +53,7 @@ class UpdateHeader(_ReplyHeader):
     stages: tuple[Name, ...] = ()
     examples: Annotated[int, Field(ge=-(2**53), le=2**53)]
     """Negative counts are let through the parser, so that they are refused by name."""
-    metrics: Annotated[dict[Name, float], Field(max_length=64)] = {}
+    metrics: Annotated[dict[Name, Measured], Field(max_length=64)] = {}
 
 
 class EvaluationHeader(_ReplyHeader):
@@ -49,8 +61,8 @@ class EvaluationHeader(_ReplyHeader):
 
     base: HexDigest
     examples: Count
-    loss_sum: float
-    correct: Annotated[float, Field(ge=0)]
+    loss_sum: Measured
+    correct: Annotated[Measured, Field(ge=0)]
 
 
 class RefusalHeader(_ReplyHeader):

@@ -167,3 +167,14 @@ def test_messages_without_tensors_must_not_smuggle_any():
 def test_the_overhead_is_what_the_documentation_says():
     header = b'{"run":"r","round":1,"client":"c","reason":"x","message":"y"}'
     assert len(pack("refusal", header, {})) == len(header) + OVERHEAD_BYTES
+
+
+@given(st.tuples(finite, finite), st.tuples(finite, finite))
+def test_what_was_measured_does_not_change_the_length(one, other):
+    """Bytes sent can be compared between runs, and tell nobody a loss or a time."""
+
+    def sizes(loss, seconds):
+        update = Update("r", 1, "c", "ab", (), {"w": torch.ones(2)}, 3, {"loss": loss, "seconds": seconds})
+        return len(encode(update)), len(encode(Evaluation("r", 1, "c", "ab", 3, loss, abs(seconds))))
+
+    assert sizes(*one) == sizes(*other)
