@@ -67,17 +67,17 @@ class ProgressBars(Listener):
         if self._clients is not None:
             self._bars.advance(self._clients)
         if record.outcome not in ("ok", "needs-factors", "not-needed"):
-            self._console.print(f"  {record.client}: {record.outcome} ({record.detail})", markup=False, highlight=False)
+            self._console.print(f"  {record.client}: {record.outcome} ({record.detail})", markup=False, soft_wrap=True)
 
     def finished(self, record: RoundRecord) -> None:
         """One line a round."""
         if self._rounds is not None:
             self._bars.update(self._rounds, completed=record.round)
-        self._console.print(_line(record), highlight=False)
+        self._console.print(_line(record), highlight=False, soft_wrap=True)
 
     def noted(self, sentence: str) -> None:
         """Print it."""
-        self._console.print(sentence, markup=False, highlight=False)
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(record: RoundRecord) -> str:
