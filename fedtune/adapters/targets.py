@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from fedtune.adapters.layers import is_adaptable
-from fedtune.data.suggest import did_you_mean, listed
 from fedtune.errors import AdapterError
 from fedtune.models.base import LoadedModel
 from fedtune.models.head import is_inside
+from fedtune.suggest import did_you_mean, listed
 
 ATTENTION_NAMES: tuple[tuple[str, ...], ...] = (
     ("query", "value"),

@@ -13,7 +13,7 @@ class _Half(Stage):
     linear: ClassVar[bool] = False
     lossless: ClassVar[bool] = False
 
-    def encode(self, tensors: Tensors, *, seed: int) -> dict[str, torch.Tensor]:  # noqa: ARG002 - rounds to nearest
+    def encode(self, tensors: Tensors, *, seed: int) -> dict[str, torch.Tensor]:
         """Cast to half precision, two bytes a number; values beyond its range are cut to the largest one."""
         largest = torch.finfo(self.dtype).max
         return {name: tensor.clamp(-largest, largest).to(self.dtype) for name, tensor in tensors.items()}

@@ -4,10 +4,10 @@ from typing import Any
 
 import datasets
 
-from fedtune.data.suggest import did_you_mean, listed
 from fedtune.errors import DataError
 from fedtune.recipe.data import DataSection
 from fedtune.recipe.model import Task
+from fedtune.suggest import did_you_mean, listed
 
 ROLES: dict[Task, tuple[str, ...]] = {
     "sequence-classification": ("text", "label"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import datasets
 
-from fedtune.data.suggest import did_you_mean, listed, quoted
 from fedtune.errors import DataError
+from fedtune.suggest import did_you_mean, listed, quoted
 
 MANY_CLASSES = 50
 

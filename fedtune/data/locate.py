@@ -15,8 +15,8 @@ from fedtune.catalogue import locate, names
 from fedtune.catalogue.cache import cache_folder
 from fedtune.data.files import READERS, is_image_folder, read_image_folder
 from fedtune.data.packaged.about import ROWS_FILE
-from fedtune.data.suggest import did_you_mean, listed
 from fedtune.errors import DataError
+from fedtune.suggest import did_you_mean, listed
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 SPLIT_NAMES = frozenset({"train", "test", "valid", "val", "validation", "dev"})

@@ -12,7 +12,8 @@ from fedtune.recipe.allowed import allowed, as_toml, choices
 from fedtune.recipe.keys import dotted, field_at, section_at
 from fedtune.recipe.lines import Path
 from fedtune.recipe.source import Source
-from fedtune.recipe.suggest import key_meant, nearest, section_meant
+from fedtune.recipe.suggest import key_meant, section_meant
+from fedtune.suggest import nearest
 
 LONGEST = 60
 """Of a wrong value, this many characters are repeated."""

@@ -1,10 +1,10 @@
 """What was probably meant by a word that a recipe does not know."""
 
-import difflib
 from collections.abc import Iterable
 
 from fedtune.recipe.keys import dotted, leaf_keys, section_at, sections
 from fedtune.recipe.lines import Path
+from fedtune.suggest import nearest
 
 ELSEWHERE = {
     "base_model": "model.name",
@@ -51,15 +51,6 @@ ELSEWHERE = {
     "warmup_ratio": "training.warmup_fraction",
 }
 """Words of transformers, peft and Flower, and the keys that mean the same here."""
-
-CUTOFF = 0.6
-
-
-def nearest(given: str, known: Iterable[str]) -> str:
-    """The known word closest to `given`, or nothing."""
-    by_lower = {word.lower(): word for word in known}
-    found = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=CUTOFF)
-    return by_lower[found[0]] if found else ""
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

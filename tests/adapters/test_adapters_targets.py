@@ -64,12 +64,12 @@ def test_attention_is_query_and_value_whatever_they_are_called(bert, distilbert,
 def test_names_are_whole_parts_as_in_peft(bert):
     assert len(resolve_targets(bert, ("query",))) == 2
     assert resolve_targets(bert, ("layer.1.attention.self.query",)) == ("bert.encoder.layer.1.attention.self.query",)
-    with pytest.raises(AdapterError, match='no linear layer is called "uery" - did you mean "query"'):
+    with pytest.raises(AdapterError, match='no linear layer is called "uery"; did you mean "query"'):
         resolve_targets(bert, ("uery",))
 
 
 MISTAKES = {
-    ("self.valeu",): 'called "self.valeu" - did you mean "self.value"?; this model has "classifier", "dense", "key"',
+    ("self.valeu",): 'called "self.valeu"; did you mean "self.value"?; this model has "classifier", "dense", "key"',
     ("word_embeddings",): '"word_embeddings" is of class Embedding, and only linear layers can be adapted',
     ("classifier",): '"classifier" is the task head',
     ("query", "zzzz"): 'no linear layer is called "zzzz"; this model has',

@@ -30,7 +30,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "twice a column": ("a.csv", b"text,label,text\na,b,c\n", 'two columns named "text"'),
     "no parquet": ("a.parquet", b"PAR1 but not really", "cannot be read as Parquet"),
     "unknown kind": ("a.xlsx", b"PK", "save it as one of .jsonl"),
-    "missing column": ("a.csv", b"txt,label\na,b\n", 'no column "text" - did you mean "txt"?'),
+    "missing column": ("a.csv", b"txt,label\na,b\n", 'no column "text"; did you mean "txt"?'),
     "missing label": ("a.jsonl", b'{"text": "a"}\n', 'no column "label"; the data have "text"'),
     "text is a number": ("a.jsonl", b'{"text": 1, "label": "b"}\n', 'column "text" holds int64, not text'),
     "text is a list": ("a.jsonl", b'{"text": ["a"], "label": "b"}\n', 'column "text" holds list, not text'),
@@ -68,7 +68,7 @@ def test_rows_without_text_or_label_are_left_out_and_counted(tmp_path: Path, loa
 
 def test_labels_that_the_model_lacks_are_named(tmp_path: Path, load: Load) -> None:
     path = rows_file(tmp_path, [{"text": "a", "label": "posotive"}, {"text": "b", "label": "negative"}])
-    with pytest.raises(DataError, match='has not: "posotive" - did you mean "positive"') as caught:
+    with pytest.raises(DataError, match='has not: "posotive"; did you mean "positive"') as caught:
         load(path, labels=("negative", "positive"))
     assert 'model.labels is "negative", "positive"' in str(caught.value)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from fedtune.data.files.decode import read_utf8
-from fedtune.data.suggest import quoted
 from fedtune.errors import DataError
+from fedtune.suggest import quoted
 
 if TYPE_CHECKING:
     from _csv import Reader

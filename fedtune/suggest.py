@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 MOST_NAMED = 12
 MOST_CHARACTERS = 60
+CUTOFF = 0.6
 
 
 def quoted(name: str) -> str:
@@ -13,11 +14,17 @@ def quoted(name: str) -> str:
     return f'"{line[:MOST_CHARACTERS]}…"' if len(line) > MOST_CHARACTERS else f'"{line}"'
 
 
+def nearest(given: str, known: Iterable[str]) -> str:
+    """The known word closest to `given`, whatever its case, or nothing."""
+    by_lower = {word.lower(): word for word in known}
+    found = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=CUTOFF)
+    return by_lower[found[0]] if found else ""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """` - did you mean "x"?` where a known name is close to the given one, otherwise nothing."""
-    by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
-    return f" - did you mean {quoted(by_lower[close[0]])}?" if close else ""
+    """`; did you mean "x"?` where a known name is close to the given one, otherwise nothing."""
+    name = nearest(given, known)
+    return f"; did you mean {quoted(name)}?" if name else ""
 
 
 def listed(names: Iterable[str]) -> str:
