@@ -1,14 +1,14 @@
 """The Flower ServerApp: the round engine, whichever runtime gives it a Grid."""
 
-import json
+import shlex
 from pathlib import Path
 
-from fedtune.recipe.load import load_recipe
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedtune.errors import RecipeError
 from fedtune.recipe import Recipe
+from fedtune.recipe.load import load_recipe
 from server.listener import Listener
 from server.progress import ProgressBars
 from server.run import run
@@ -45,8 +45,11 @@ def _recipe(context: Context) -> Recipe:
         return Recipe.model_validate_json(str(config["recipe-json"]))
     if not config.get("recipe"):
         raise RecipeError("name a recipe: flwr run . --run-config 'recipe=\"movie-reviews\"'")
-    overrides = json.loads(str(config.get("set") or "[]"))
-    return load_recipe(str(config["recipe"]), [str(text) for text in overrides])
+    try:
+        overrides = shlex.split(str(config.get("set") or ""))
+    except ValueError as error:
+        raise RecipeError('write overrides as set="training.lr=1e-3 federation.rounds=5" in --run-config') from error
+    return load_recipe(str(config["recipe"]), overrides)
 
 
 app = ServerApp()
