@@ -20,7 +20,7 @@ class Arrived:
     """A whole message came and its checksums fit."""
 
     transfer: str
-    raw: bytes
+    raw: bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True)

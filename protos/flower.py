@@ -130,14 +130,14 @@ def message_to_bytes(message: Message) -> bytes:
     return bytes(message_to_proto(message).SerializeToString())
 
 
-def message_from_bytes(raw: bytes) -> Message:
+def message_from_bytes(raw: bytes | bytearray) -> Message:
     """A Flower message from the bytes of `message_to_bytes`.
 
     Raises:
         MalformedMessage: where the bytes are no Flower message; nothing else, whatever the bytes are.
     """
     try:
-        proto = ProtoMessage.FromString(raw)
+        proto = ProtoMessage.FromString(raw)  # type: ignore[arg-type]  # any buffer is taken
         if proto.HasField("content") == proto.HasField("error"):
             raise MalformedMessage(
                 "a message must hold either content or an error, this one does not: it was cut short"

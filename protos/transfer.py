@@ -158,8 +158,8 @@ class Incoming:
         self._buffer += fresh
         self._hasher.update(fresh)
 
-    def take(self) -> bytes:
-        """The whole message.
+    def take(self) -> bytes | bytearray:
+        """The whole message; this half is empty afterwards.
 
         Raises:
             DamagedTransfer: its SHA-256 is not the announced one; what was held is dropped.
@@ -167,6 +167,5 @@ class Incoming:
         if self._hasher.digest() != self.sha256:
             self._buffer, self._hasher, self.acked_bytes = bytearray(), hashlib.sha256(), 0
             raise DamagedTransfer("the message was changed on the way: its SHA-256 does not fit")
-        raw = bytes(self._buffer)
-        self._buffer = bytearray()
+        raw, self._buffer = self._buffer, bytearray()
         return raw

@@ -12,6 +12,7 @@ import grpc
 
 from fedtune.errors import TransportError
 from protos.address import Address
+from protos.allocator import keep_freed_memory
 from protos.fedtune.v1.link_pb2_grpc import add_LinkServicer_to_server
 from protos.limits import FRAME_ROOM_BYTES, MIB
 from server.keys.credentials import ServerKeys
@@ -41,6 +42,7 @@ class Host:
         self._service = service
         self._nodes = nodes
         _check_free(address)
+        keep_freed_memory()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fedtune-link", daemon=True)
         self._thread.start()
@@ -91,6 +93,12 @@ class Host:
             self._service.say_goodbye(message)
         if self._server is not None:
             await self._server.stop(None if message is None else _FAREWELL_S)
+        # gRPC returns when the streams are closed, which is before those who served them have tidied up.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
 
     async def _sweep(self) -> None:
         while True:

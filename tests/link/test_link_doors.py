@@ -211,6 +211,15 @@ def test_a_client_started_before_its_coordinator_waits_for_it(keys: KeyFolder) -
             eventually(grid.get_node_ids)
 
 
+def test_a_proxy_of_the_environment_is_not_used_for_loopback(keys: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with coordinator(keys) as grid, ClientThread(grid.address, keys, "a"):
+        eventually(grid.get_node_ids)
+
+
 def test_a_client_with_keys_and_a_coordinator_without_say_so(keys: KeyFolder) -> None:
     with coordinator() as grid, ClientThread(grid.address, keys, "a", retry_for_s=0.5) as client:
         assert "does not speak TLS" in str(client.join())
