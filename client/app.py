@@ -17,7 +17,7 @@ _places: dict[tuple[str, str | None], Workplace] = {}
 _lock = threading.Lock()
 
 
-def _place(context: Context) -> Workplace:
+def place(context: Context) -> Workplace:
     """This process's workplace for the data and model that its own node configuration names."""
     data = context.node_config.get("data")
     if not data:
@@ -34,7 +34,7 @@ def answer(message: Message, context: Context) -> Message:
     """Answer one task on this node's own rows; the model stays in the process for the next one."""
     name = str(context.node_config.get("client-name", f"node-{context.node_id}"))
     task = from_content(message.content, max_bytes=MAX_MESSAGE_BYTES)
-    return make_reply(to_content(_place(context).answer(name, task)), message)
+    return make_reply(to_content(place(context).answer(name, task)), message)
 
 
 app = ClientApp()

@@ -5,18 +5,22 @@ from pathlib import Path
 import click
 from flwr.app import Context, Message, RecordDict
 
-from client.app import app
+from client.app import app, place
 from client.link.credentials import ClientKeys
 from client.link.session import LinkClient
-from fedtune.errors import DataError
+from fedtune.data.locate import read_source
+from fedtune.errors import DataError, RunError
 from protos.flower import set_identity
 from protos.names import node_id
 
 
 def stay(coordinator: str, data: Path, *, keys: Path | None, model: str | None, name: str, retry_for_s: float) -> str:
-    """Work for the coordinator until it says goodbye, and return what it says; raises FedtuneError."""
-    if not data.exists():
-        raise DataError(f"{data} does not exist; --data names this client's own file or folder")
+    """Work for the coordinator until it says goodbye, and return what it says.
+
+    Raises FedtuneError; also at the end, where the last task did not fit this client's rows or model, so that a client
+    that took no part does not look like one that did.
+    """
+    _check_readable(data)
     bundle = ClientKeys(keys) if keys else None
     own_name = bundle.name if bundle else name
     set_identity(1, node_id(own_name))
@@ -37,7 +41,18 @@ def stay(coordinator: str, data: Path, *, keys: Path | None, model: str | None, 
         told=lambda sentence: click.echo(f"{own_name}: {sentence}", err=True),
     )
     try:
-        return link.run()
+        farewell = link.run()
     except KeyboardInterrupt:
         link.stop()
         return "stopped by the keyboard"
+    if trouble := place(context).trouble:
+        raise RunError(f"{trouble} (this client took no part in the last round; the coordinator: {farewell})")
+    return farewell
+
+
+def _check_readable(data: Path) -> None:
+    """Refuse a file that nobody could read before a coordinator counts on it; its columns are the recipe's affair."""
+    if not data.exists():
+        raise DataError(f"{data} does not exist; --data names this client's own file or folder")
+    if data.is_file():
+        read_source(str(data), "train")

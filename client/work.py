@@ -30,6 +30,8 @@ class Workplace:
         self._model = model
         self._bench: Bench | None = None
         self._last: tuple[bytes, Message] = (b"", Refusal("", 0, "", "", ""))
+        self.trouble: FedtuneError | None = None
+        """Why the last task came to nothing here: the model or the rows do not fit it; None where they do."""
 
     def answer(self, client: str, task: bytes) -> bytes:
         """The reply of one client."""
@@ -49,9 +51,23 @@ class Workplace:
             bench = self._bench_for(task)
             bench.hold_factors(task)
         except Exception as error:
+            self._note(error)
             yield from (_refuse(task, client, error) for client in clients)
             return
-        yield from _PERFORMERS[task.kind](self._data_of, bench, task, clients)
+        yield from _PERFORMERS[task.kind](self._rows_of, bench, task, clients)
+
+    def _rows_of(self, client: str, bench: Bench) -> ClientData:
+        try:
+            data = self._data_of(client, bench)
+        except Exception as error:
+            self._note(error)
+            raise
+        self.trouble = None
+        return data
+
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, FedtuneError) and not isinstance(error, NeedsFactors):
+            self.trouble = error
 
     def _read(self, raw: bytes) -> Message:
         """Decode, once for all clients that are handed the very same bytes."""
