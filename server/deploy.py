@@ -5,7 +5,6 @@ from pathlib import Path
 from flwr.app import Context, RecordDict
 
 from fedtune.data.table import with_labels
-from fedtune.errors import FedtuneError
 from fedtune.recipe import Recipe
 from server.app import make_app, run_config, run_folder
 from server.keys.credentials import ServerKeys
@@ -16,6 +15,8 @@ from server.listener import Listener
 def serve(recipe: Recipe, *, address: str, keys: Path | None, resume: bool, listener: Listener) -> Path:
     """Listen on `address`, run `recipe` with the clients that come, and return the run folder; raises FedtuneError.
 
+    After an error clients try to reconnect, as after a crash, for as long as their --retry-for says.
+
     Without `keys` the link is not encrypted and listens on loopback only.
     """
     recipe = with_labels(recipe)
@@ -23,13 +24,8 @@ def serve(recipe: Recipe, *, address: str, keys: Path | None, resume: bool, list
         listener.noted(f"listening on {grid.address}" + ("" if keys else "  (NOT ENCRYPTED, loopback only)"))
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
         context.run_config.update(run_config(recipe, resume=resume))
-        try:
-            make_app(listener)(grid, context)
-        except FedtuneError:
-            grid.close("the coordinator's run failed; ask its operator")
-            raise
-        except KeyboardInterrupt:
-            # Not a goodbye: clients stay and reconnect when the coordinator is started again with --resume.
-            raise
+        # What ends the run early (a full disk, too few replies, the keyboard) ends it without a goodbye: clients stay,
+        # and reconnect when the coordinator is started again with --resume.
+        make_app(listener)(grid, context)
         grid.close("the run is finished")
         return run_folder(context)

@@ -156,6 +156,11 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
+def free_bytes(disk):
+    state = os.statvfs(disk)
+    return state.f_bavail * state.f_frsize
+
+
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(fails, fedtune, small_disk, rows, tiny_bert_folder, tmp_path):
     """Filled so far that a round, a checkpoint, or only the pictures at the end do not fit."""
     recipe = tiny_recipe(tiny_bert_folder, rows, small_disk, federation={"rounds": 4})
@@ -165,14 +170,29 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(fails, fedtune, small_
     for room in (4 << 10, 60 << 10, 120 << 10):
         shutil.rmtree(run, ignore_errors=True)
         ballast.unlink(missing_ok=True)
-        state = os.statvfs(small_disk)
-        ballast.write_bytes(bytes(state.f_bavail * state.f_frsize - room))
+        ballast.write_bytes(bytes(free_bytes(small_disk) - room))
         assert "full" in fails("simulate", tmp_path / "recipe.toml")
         ballast.unlink()
         assert fedtune("simulate", tmp_path / "recipe.toml", "--resume").exit_code == 0
         again, untouched = RunFolder.open(run), RunFolder.open(whole)
         assert again.status == "finished"
         assert [r.state_digest for r in again.rounds()] == [r.state_digest for r in untouched.rounds()]
+
+
+def test_clients_wait_while_the_coordinators_disk_is_full(small_disk, rows, tiny_bert_folder, tmp_path):
+    data = {"source": str(rows), "test_fraction": 0.25, "partition": {"clients": 2}}
+    federation = {"rounds": 3, "min_clients": 2, "min_replies": 2}
+    recipe = tiny_recipe(tiny_bert_folder, rows, small_disk, data=data, federation=federation)
+    with Federation(recipe, tmp_path / "world") as world:
+        world.make_keys()
+        (small_disk / "ballast").write_bytes(bytes(free_bytes(small_disk) - (40 << 10)))
+        stopped, clients = world.coordinator(), world.clients()
+        assert stopped.wait() == 1
+        assert "full" in only_sentence(stopped.log.read_text())
+        (small_disk / "ballast").unlink()
+        goes_on = world.coordinator("--resume")
+        assert [process.wait() for process in (goes_on, *clients)] == [0] * 3
+        assert [r.round for r in world.run.rounds()] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("limit", [2 << 10, 16 << 10])
