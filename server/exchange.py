@@ -45,8 +45,10 @@ class Exchange:
         """
         start = time.monotonic()
         limit = float("inf") if getattr(self._grid, "virtual", False) else deadline_s
-        open_ids = self._push(payloads, message_type, round_)
+        open_ids, unsent = self._push(payloads, message_type, round_)
         try:
+            for client in unsent:
+                yield Reply(client, b"", "unavailable", "the message could not be sent", time.monotonic() - start)
             while open_ids and time.monotonic() - start < limit:
                 replies = list(self._grid.pull_messages(list(open_ids)))
                 for message in replies:
@@ -60,15 +62,18 @@ class Exchange:
             if open_ids and hasattr(self._grid, "forget"):
                 self._grid.forget(list(open_ids))
 
-    def _push(self, payloads: Mapping[str, bytes], message_type: str, round_: int) -> dict[str, str]:
+    def _push(self, payloads: Mapping[str, bytes], message_type: str, round_: int) -> tuple[dict[str, str], list[str]]:
+        """The clients by the ids of their messages, and those whose messages the grid did not take."""
         # Equal payloads share one content, so that a grid can serialise a broadcast once.
         contents = {id(data): to_content(data) for data in payloads.values()}
         messages = [
             make_message(contents[id(data)], self._roster.node_id(client), message_type, group_id=str(round_))
             for client, data in payloads.items()
         ]
-        ids = self._grid.push_messages(messages)
-        return dict(zip(ids, payloads, strict=True))
+        # Flower's own grid returns None for a message that it did not take, and no ids where they were too large.
+        ids = list(self._grid.push_messages(messages)) or [None] * len(messages)
+        sent = {key: client for key, client in zip(ids, payloads, strict=True) if key is not None}
+        return sent, [client for key, client in zip(ids, payloads, strict=True) if key is None]
 
     def _wait(self, seconds: float, open_ids: list[str]) -> None:
         """Until a reply is there, where the grid can tell (the link); a nap elsewhere."""

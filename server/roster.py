@@ -7,6 +7,9 @@ from flwr.serverapp import Grid
 
 from fedtune.errors import RunError
 
+_FIRST_NAP_S, _LONGEST_NAP_S = 0.05, 0.5
+"""Between two looks at who is there; in Flower's own runtime each look is a request to the SuperLink."""
+
 
 class Roster:
     """The clients that a grid reaches, by name.
@@ -34,7 +37,7 @@ class Roster:
 
         Raises RunError after `timeout_s`.
         """
-        start, seen = time.monotonic(), -1
+        start, seen, nap_s = time.monotonic(), -1, _FIRST_NAP_S
         while True:
             names = self.refresh()
             if len(names) != seen:
@@ -46,4 +49,5 @@ class Roster:
                     f"{len(names)} of {count} clients came within {timeout_s:.0f} s; "
                     "start more, or lower federation.min_clients"
                 )
-            time.sleep(0.05)
+            time.sleep(nap_s)
+            nap_s = min(_LONGEST_NAP_S, nap_s * 1.5)
