@@ -43,8 +43,7 @@ def stay(coordinator: str, data: Path, *, keys: Path | None, model: str | None, 
     try:
         farewell = link.run()
     except KeyboardInterrupt:
-        link.stop()
-        return "stopped by the keyboard"
+        return "stopped"
     if trouble := place(context).trouble:
         raise RunError(f"{trouble} (this client took no part in the last round; the coordinator: {farewell})")
     return farewell

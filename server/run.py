@@ -24,7 +24,7 @@ def run(grid: Grid, recipe: Recipe, *, resume: bool, listener: Listener) -> Path
         try:
             _run(grid, folder, listener)
         except KeyboardInterrupt:
-            folder.end("stopped", "stopped by the keyboard; go on with --resume")
+            folder.end("stopped", "stopped from outside; go on with --resume")
             raise
         except FedtuneError as error:
             with suppress(FedtuneError):  # a disk that is full cannot be written on; the first error is the one to tell

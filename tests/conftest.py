@@ -1,6 +1,7 @@
 """What all tests share: one thread, no network for model files, and tiny random models."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -17,6 +18,8 @@ import torch
 from tests.factories import tiny_bert, tiny_gpt2, tiny_llama, tiny_vit
 
 torch.set_num_threads(1)
+# A shell's background job inherits SIGINT ignored, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Deadlines measure the machine's load, not the code.
 hypothesis.settings.register_profile("fedtune", deadline=None)
 hypothesis.settings.load_profile("fedtune")

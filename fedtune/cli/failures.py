@@ -5,9 +5,10 @@ import errno
 import click
 
 from fedtune.catalogue.disk import is_full
+from fedtune.cli.termination import Terminated
 from fedtune.errors import FedtuneError
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 _DISK_FULL = "the disk is full{at}: make room and run the command again; a run goes on with --resume"
 
@@ -25,7 +26,7 @@ def report(error: Exception) -> int:
     """Say `error` on stderr and return the exit code."""
     if isinstance(error, click.Abort):
         _print("stopped")
-        return INTERRUPTED
+        return TERMINATED if isinstance(error.__cause__, Terminated) else INTERRUPTED
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code

@@ -10,6 +10,7 @@ import click
 
 from fedtune import __version__
 from fedtune.cli.failures import report
+from fedtune.cli.termination import end_on_sigterm
 
 GROUP = "fedtune.commands"
 
@@ -93,13 +94,14 @@ class Commands(click.Group):
                     formatter.write_dl(rows)
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
-        """Run, and leave by sys.exit: 0, 1 for an error, 2 for wrong usage, 130 for a stop by the keyboard.
+        """Run, and leave by sys.exit: 0, 1 for an error, 2 for wrong usage, 130 for a stop by the keyboard, 143 by SIGTERM.
 
         `--debug`, wherever it stands, or FEDTUNE_DEBUG=1 lets a traceback through.
         """
         words = list(sys.argv[1:] if args is None else args)
         debug = _take_debug(words) or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
         extra["standalone_mode"] = False
+        end_on_sigterm()
         try:
             code = super().main(words, **extra)
         except Exception as error:

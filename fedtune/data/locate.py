@@ -49,7 +49,8 @@ def as_dataset(table: Any, name: object) -> datasets.Dataset:
     try:
         return datasets.Dataset(InMemoryTable(table))
     except (NotImplementedError, ValueError, TypeError) as error:
-        raise DataError(f"{name} holds a column of a type that cannot be read ({error}): leave it out") from error
+        why = " ".join(str(error).split())
+        raise DataError(f"{name} holds a column of a type that cannot be read ({why}): leave it out") from error
 
 
 def _from_file(path: Path) -> datasets.Dataset:

@@ -37,15 +37,16 @@ def test_what_really_goes_wrong_is_one_sentence(fedtune: Fedtune, plugin: Path, 
     assert "Traceback" in fedtune(command, PYTHONPATH=str(plugin), FEDTUNE_DEBUG="1").stderr
 
 
-def test_an_interrupt_ends_with_130_and_no_traceback(plugin: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_from_outside_has_its_code_and_no_traceback(plugin: Path, sent: int, code: int) -> None:
     env = {**os.environ, "PYTHONPATH": str(plugin)}
     pipe = subprocess.PIPE
     with subprocess.Popen([str(SCRIPT), "nap"], env=env, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "asleep\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, said = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in said
 
 
