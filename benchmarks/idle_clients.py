@@ -114,7 +114,7 @@ def cohort_with_flowers_fedavg(clients: int, rounds: int) -> dict[str, float]:
 
     marks: list[Mark] = []
     server, client = _flower_parts(rounds, marks)
-    grid = CohortGrid([f"client-{i}" for i in range(clients)], work_with_app(client, plain_context), chunk=64)
+    grid = CohortGrid([f"client-{i}" for i in range(clients)], work_with_app(client, plain_context))
     server(grid, Context(1, 1, {}, RecordDict(), {}))
     return _result(marks, clients, rounds)
 

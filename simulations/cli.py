@@ -7,8 +7,11 @@ from rich.console import Console
 @click.command(epilog="Example:  fedtune simulate movie-reviews --set federation.rounds=5 --set run.name=first")
 @click.argument("recipe")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that share the clients of a round; default one a core."
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed.")
-def simulate(recipe: str, overrides: tuple[str, ...], resume: bool) -> None:
+def simulate(recipe: str, overrides: tuple[str, ...], workers: int | None, resume: bool) -> None:
     """Run RECIPE with simulated clients on this machine.
 
     RECIPE is a TOML file or the name of a ready recipe (`fedtune recipe list`). All clients share one copy of the
@@ -21,5 +24,5 @@ def simulate(recipe: str, overrides: tuple[str, ...], resume: bool) -> None:
 
     loaded = load_recipe(recipe, overrides)
     with ProgressBars() as bars:
-        path = run(loaded, resume=resume, listener=bars)
+        path = run(loaded, resume=resume, listener=bars, workers=workers)
     show_end(path, Console())

@@ -1,15 +1,15 @@
-"""The cohort Grid: a Flower Grid whose clients are virtual and work in this process, when their replies are pulled."""
+"""The cohort Grid: a Flower Grid whose clients are virtual and work on this machine, when their replies are pulled."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.work import Workplace
 from fedtune.wire.envelope import MAX_MESSAGE_BYTES
 from protos.flower import Message, OwnGrid, fresh_message_id, isolate, make_reply, stamp
 from protos.names import node_id
 from protos.payload import from_content, to_content
+from simulations.workers import Answers
 
 Handler = Callable[[Sequence[tuple[str, Message]]], Iterator[Message]]
 """Turns (client name, message) pairs into replies, in order; it may work on several clients at once."""
@@ -18,18 +18,19 @@ Handler = Callable[[Sequence[tuple[str, Message]]], Iterator[Message]]
 class CohortGrid(OwnGrid):
     """Virtual clients behind Flower's Grid interface.
 
-    Work is done in `pull_messages`, a chunk of clients at a time, so that no more than a chunk of replies is ever
-    held; nothing depends on wall-clock time (`virtual`).
+    Work is done when replies are pulled, one reply a pull, so that few are ever held; nothing depends on wall-clock
+    time (`virtual`).
     """
 
     virtual = True
 
-    def __init__(self, names: Sequence[str], handler: Handler, *, chunk: int = 1, run_id: int = 1) -> None:
+    def __init__(self, names: Sequence[str], handler: Handler, *, run_id: int = 1) -> None:
         super().__init__(run_id)
         self._names = {node_id(name): name for name in names}
         self._handler = handler
-        self._chunk = chunk
         self._waiting: dict[str, Message] = {}
+        self._working: Iterator[Message] = iter(())
+        self._done: dict[str, Message] = {}
 
     def name_of(self, node: int) -> str:
         """The client's name."""
@@ -49,32 +50,47 @@ class CohortGrid(OwnGrid):
         return [message.metadata.message_id for message in taken]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Work on the next chunk of the messages asked for, and return its replies."""
-        chosen = [key for key in message_ids if key in self._waiting][: self._chunk]
-        chunk = [self._waiting.pop(key) for key in chosen]
-        jobs = [(self._names[message.metadata.dst_node_id], message) for message in chunk]
-        return list(self._handler(jobs)) if jobs else []
+        """Work until one of the replies asked for is there, and return it; nothing where none is to come."""
+        wanted = set(message_ids)
+        for key in wanted & self._done.keys():
+            return [self._done.pop(key)]
+        while (reply := self._next_reply()) is not None:
+            key = reply.metadata.reply_to_message_id
+            if key in wanted:
+                return [reply]
+            self._done[key] = reply
+        return []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, work through everything, return all replies; virtual clients are never late."""
         ids = list(self.push_messages(messages))
-        replies: list[Message] = []
-        while len(replies) < len(ids):
-            replies += self.pull_messages(ids)
-        return replies
+        return [reply for _ in ids for reply in self.pull_messages(ids)]
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Drop messages that nobody will pull: their clients never work on them."""
-        for key in message_ids:
-            self._waiting.pop(key, None)
+        """Drop messages that nobody will pull; clients that have not begun never work on them."""
+        dropped = set(message_ids)
+        if self._working is not None and hasattr(self._working, "close"):
+            self._working.close()
+        self._working = iter(())
+        self._waiting = {key: message for key, message in self._waiting.items() if key not in dropped}
+        self._done = {key: reply for key, reply in self._done.items() if key not in dropped}
+
+    def _next_reply(self) -> Message | None:
+        reply = next(self._working, None)
+        if reply is None and self._waiting:
+            jobs = [(self._names[m.metadata.dst_node_id], m) for m in self._waiting.values()]
+            self._waiting = {}
+            self._working = iter(self._handler(jobs))
+            reply = next(self._working, None)
+        return reply
 
 
-def work_with(workplace: Workplace) -> Handler:
-    """A handler that lets a workplace answer fedtune's own tasks, a chunk of clients at once."""
+def work_with(answers: Answers) -> Handler:
+    """A handler that lets a workplace, or workers, answer fedtune's own tasks."""
 
     def handle(jobs: Sequence[tuple[str, Message]]) -> Iterator[Message]:
         payloads = [(name, from_content(message.content, max_bytes=MAX_MESSAGE_BYTES)) for name, message in jobs]
-        for (_, message), reply in zip(jobs, workplace.answer_all(payloads), strict=True):
+        for (_, message), reply in zip(jobs, answers.answer_all(payloads), strict=True):
             yield make_reply(to_content(reply), message)
 
     return handle

@@ -1,24 +1,38 @@
 """Simulate a recipe: the coordinator's ServerApp over the cohort Grid, in this process."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 from flwr.app import Context, RecordDict
 
 from client.work import Workplace
 from fedtune.data.table import with_labels
 from fedtune.recipe import Recipe
+from fedtune.training.device import choose_device
 from server.app import make_app, run_config, run_folder
 from server.listener import Listener
 from simulations.cohort import CohortGrid, work_with
 from simulations.population import Population
+from simulations.workers import Workers, default_workers
 
 
-def simulate(recipe: Recipe, *, resume: bool = False, listener: Listener | None = None) -> Path:
-    """Run `recipe` with virtual clients and return its run folder; raises FedtuneError."""
+def simulate(
+    recipe: Recipe, *, resume: bool = False, listener: Listener | None = None, workers: int | None = 1
+) -> Path:
+    """Run `recipe` with virtual clients and return its run folder; raises FedtuneError.
+
+    `workers` processes share the clients of a round among them, None for one a core; the result does not depend on it.
+    """
+    count = default_workers(choose_device(recipe.training.device)) if workers is None else workers
+    if count > 1:
+        torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
     recipe = with_labels(recipe)
     population = Population.of(recipe)
-    grid = CohortGrid(population.names, work_with(Workplace(population)))
-    config = run_config(recipe, resume=resume)
-    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(config))
-    make_app(listener or Listener())(grid, context)
-    return run_folder(context)
+    workplace = Workplace(population)
+    with Workers(workplace, count) if count > 1 else nullcontext(workplace) as answers:
+        grid = CohortGrid(population.names, work_with(answers))
+        config = run_config(recipe, resume=resume)
+        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(config))
+        make_app(listener or Listener())(grid, context)
+        return run_folder(context)

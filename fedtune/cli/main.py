@@ -94,7 +94,7 @@ class Commands(click.Group):
                     formatter.write_dl(rows)
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
-        """Run, and leave by sys.exit: 0, 1 for an error, 2 for wrong usage, 130 for a stop by the keyboard, 143 by SIGTERM.
+        """Run, and leave by sys.exit: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM.
 
         `--debug`, wherever it stands, or FEDTUNE_DEBUG=1 lets a traceback through.
         """
