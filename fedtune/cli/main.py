@@ -141,7 +141,7 @@ for _name, _value in QUIET.items():
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (also FEDTUNE_DEBUG=1)."
 )
 def main() -> None:
-    """Federated, privacy-preserving fine-tuning of pretrained models.
+    """Federated fine-tuning of pretrained models.
 
     One recipe file drives a simulation, a coordinator with real clients, and the report.
     """
