@@ -148,7 +148,10 @@ class ClientProcess:
 
 
 class Proxy:
-    """Passes TCP on, counts bytes, and cuts all connections once `cut_after` bytes have passed in a direction."""
+    """Passes TCP on, counts bytes, and cuts all connections once `cut_after` bytes have passed in a direction.
+
+    After such a cut comes the next, so many bytes later in that direction, for each number in `cut_again`.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -156,6 +159,7 @@ class Proxy:
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.passed = {"up": 0, "down": 0}
         self.cut_after: dict[str, int] = {}
+        self.cut_again: list[int] = []
         self.cuts = 0
         self.frozen = threading.Event()
         self._open: set[socket.socket] = set()
@@ -176,6 +180,8 @@ class Proxy:
                 self.passed[way] += len(data)
                 if self.passed[way] >= self.cut_after.get(way, 1 << 62):
                     del self.cut_after[way]
+                    if self.cut_again:
+                        self.cut_after[way] = self.passed[way] + self.cut_again.pop()
                     self.cut()
                     return
                 while self.frozen.is_set():

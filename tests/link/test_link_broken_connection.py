@@ -55,14 +55,12 @@ def test_a_connection_that_breaks_again_and_again_gets_there(keys: KeyFolder) ->
     with coordinator(keys, LIMITS) as grid, Proxy("127.0.0.1", grid.address.port) as proxy:
         with ClientThread(proxy.address, keys, "a", work):
             eventually(grid.get_node_ids)
-            ids = grid.push_messages(ask(grid, RAW))
-            while not grid.wait(0.12, ids):
-                proxy.cut()
-                assert proxy.cuts < 200
-            (reply,) = grid.pull_messages(ids)
+            proxy.cut_again = [700_000] * 6
+            proxy.cut_after = {"down": 700_000, "up": 700_000}
+            (reply,) = grid.send_and_receive(ask(grid, RAW), timeout=60)
             assert payload_of(reply) == RAW[::-1]
         assert len(calls) == 1
-        assert proxy.cuts > 0
+        assert proxy.cuts >= 5
 
 
 def test_a_peer_that_falls_silent_is_gone_after_three_heartbeats(keys: KeyFolder) -> None:

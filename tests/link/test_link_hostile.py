@@ -66,7 +66,7 @@ def _begin(transfer: str, raw: bytes, total: int | None = None) -> Begin:
 
 
 def _error_of(grid: LinkGrid, ids: list[str]) -> str:
-    assert grid.wait(5, ids)
+    assert grid.wait(20, ids)
     (reply,) = grid.pull_messages(ids)
     assert grid.name_of(reply.metadata.src_node_id) == "a"
     return reply.error.reason or ""
@@ -94,7 +94,7 @@ def test_a_bad_reply_is_named_and_the_round_goes_on(
             raw.say(chunk=_chunk(bad[0], 0, chunk, damaged=damaged))
         assert raw.hear("reject").reason == says
         assert _error_of(grid, bad).startswith(says)
-        assert grid.wait(5, good)
+        assert grid.wait(20, good)
         (reply,) = grid.pull_messages(good)
         assert payload_of(reply) == b"cba"
 
@@ -119,7 +119,7 @@ def test_a_reply_for_another_client_is_dropped(keys: KeyFolder) -> None:
         raw.say(chunk=_chunk(ids[0], 0, b"mine"))
         assert raw.hear("ack").done
         with ClientThread(grid.address, keys, "b"):
-            assert grid.wait(5, ids)
+            assert grid.wait(20, ids)
             assert payload_of(grid.pull_messages(ids)[0]) == b"cba"
 
 
@@ -131,7 +131,7 @@ def test_a_reply_that_claims_another_sender_has_the_certificates_name(keys: KeyF
 
     with coordinator(keys) as grid, ClientThread(grid.address, keys, "a", lie):
         eventually(grid.get_node_ids)
-        (reply,) = grid.send_and_receive(ask(grid, b"abc"), timeout=5)
+        (reply,) = grid.send_and_receive(ask(grid, b"abc"), timeout=20)
         assert grid.name_of(reply.metadata.src_node_id) == "a"
         assert (reply.metadata.run_id, reply.metadata.group_id) == (7, "")
 
