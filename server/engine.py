@@ -107,12 +107,15 @@ class Engine:
         """Evaluate, record and keep one round."""
         round_ = before.round + 1
         central, federated = self._evaluate(round_, outcome.state) if self._evaluates(round_) else (None, None)
+        down, up = self._other_bytes(outcome)
         record = RoundRecord(
             round=round_,
             finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             seconds=time.monotonic() - started,
             aggregated=outcome.aggregated,
             clients=outcome.clients,
+            other_bytes_down=down,
+            other_bytes_up=up,
             train_loss=outcome.train_loss,
             update_norm=norm_of(subtract(outcome.state, before.state)) if outcome.aggregated else None,
             central=central,
@@ -126,6 +129,12 @@ class Engine:
         self._listener.finished(record)
         self._check(after)
         return after
+
+    def _other_bytes(self, outcome: RoundOutcome) -> tuple[int, int]:
+        """What went down and up since the last round was closed, beside the training that `outcome` records."""
+        down, up = self._exchange.bytes_down, self._exchange.bytes_up
+        self._exchange.bytes_down = self._exchange.bytes_up = 0
+        return down - sum(c.bytes_down for c in outcome.clients), up - sum(c.bytes_up for c in outcome.clients)
 
     def _evaluates(self, round_: int) -> bool:
         section = self._setting.recipe.federation

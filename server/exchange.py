@@ -35,6 +35,10 @@ class Exchange:
         self._grid = grid
         self._roster = roster
         self._max_bytes = max_bytes
+        self.bytes_down = 0
+        """Bytes of all payloads sent so far, whatever for."""
+        self.bytes_up = 0
+        """Bytes of all replies taken in so far."""
 
     def ask(
         self, payloads: Mapping[str, bytes], *, message_type: str, round_: int, deadline_s: float
@@ -64,6 +68,7 @@ class Exchange:
 
     def _push(self, payloads: Mapping[str, bytes], message_type: str, round_: int) -> tuple[dict[str, str], list[str]]:
         """The clients by the ids of their messages, and those whose messages the grid did not take."""
+        self.bytes_down += sum(map(len, payloads.values()))
         # Equal payloads share one content, so that a grid can serialise a broadcast once.
         contents = {id(data): to_content(data) for data in payloads.values()}
         messages = [
@@ -87,6 +92,8 @@ class Exchange:
         if message.has_error():
             return Reply(client, b"", "unavailable", message.error.reason or "the client went away", seconds)
         try:
-            return Reply(client, from_content(message.content, max_bytes=self._max_bytes), "", "", seconds)
+            data = from_content(message.content, max_bytes=self._max_bytes)
         except (MalformedMessage, OversizeMessage) as error:
             return Reply(client, b"", error.reason, str(error), seconds)
+        self.bytes_up += len(data)
+        return Reply(client, data, "", "", seconds)

@@ -48,6 +48,10 @@ class RoundRecord(_Record):
     aggregated: bool
     """False for round 0 and for a round with too few good updates."""
     clients: tuple[ClientRecord, ...] = ()
+    other_bytes_up: int = 0
+    """Bytes that clients sent for federated evaluation and gradient initialisation, beside those of `clients`."""
+    other_bytes_down: int = 0
+    """Bytes that clients were sent for the same."""
     train_loss: float | None = None
     """Mean of the clients' losses, weighted as the updates."""
     update_norm: float | None = None
@@ -62,11 +66,11 @@ class RoundRecord(_Record):
 
     def bytes_up(self) -> int:
         """Bytes that all clients sent in this round."""
-        return sum(c.bytes_up for c in self.clients)
+        return self.other_bytes_up + sum(c.bytes_up for c in self.clients)
 
     def bytes_down(self) -> int:
         """Bytes that all clients were sent in this round."""
-        return sum(c.bytes_down for c in self.clients)
+        return self.other_bytes_down + sum(c.bytes_down for c in self.clients)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values, one line's worth; NaN and infinity as strings."""

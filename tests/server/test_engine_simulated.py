@@ -157,6 +157,8 @@ def test_clients_evaluate_on_their_held_out_rows_and_early_stopping_stops(tiny_b
     assert len(records) == 3
     assert all(r.central is None and r.federated.examples == 40 for r in records)
     assert [r.best for r in records] == [True, False, False]
+    # The four clients were sent the state once more to score it, and what they said is counted too.
+    assert all(r.other_bytes_down > 4000 and 400 < r.other_bytes_up < 4000 for r in records)
 
 
 @pytest.mark.parametrize("init", ["public-gradient", "private-gradient", "random"])
@@ -174,6 +176,9 @@ def test_other_initialisations_run_and_their_factors_are_counted(tiny_bert_folde
     records = RunFolder.open(path).rounds()
     down = [r.bytes_down() for r in records[1:]]
     assert all(c.outcome == "ok" for r in records[1:] for c in r.clients)
+    # A private start: four clients each upload a gradient of every adapted weight, far more than an adapter.
+    assert (records[0].other_bytes_up > 4 * records[1].clients[0].bytes_up) == (init == "private-gradient")
+    assert all(r.other_bytes_up == r.other_bytes_down == 0 for r in records[1:])
     if init == "random":
         assert down[0] == down[1]
     else:
