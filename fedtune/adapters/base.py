@@ -8,7 +8,12 @@ from typing import Literal
 import torch
 from torch import nn
 
+from fedtune.adapters.shift import Shift
+from fedtune.adapters.slots import Axes
 from fedtune.state import Shapes, State, copy_state, shapes_of
+
+Products = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""(A, B) by adapted module: ΔW = B·A."""
 
 SharedOrigin = Literal["none", "recomputed", "broadcast"]
 """How a client comes by the frozen factors: there are none, it computes them (free), or is sent them (counted)."""
@@ -17,14 +22,18 @@ SharedOrigin = Literal["none", "recomputed", "broadcast"]
 class Attached(ABC):
     """An adapter in place on a model.
 
-    Guarantees: the model's base weights never change; `load(read())` changes nothing; only the tensors of
-    `parameters()` require gradients.
+    Guarantees: the model's base weights change by `shift_to` alone, which takes it back; `load(read())` changes
+    nothing; only the tensors of `parameters()` require gradients.
     """
 
     model: nn.Module
     """The model with the adapter inside; call it as the base model is called."""
     shared_origin: SharedOrigin
     """How a client obtains the factors of `shared()`."""
+    slots: int
+    """How many slots the adapter has (`fedtune.adapters.slots`): its rank, or its heads; 0 where it has none."""
+    scale: float
+    """What the adapter's product is multiplied by: LoRA's α/r; 1 for the others."""
 
     @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -43,6 +52,25 @@ class Attached(ABC):
         """Start from weight gradients, (out, in) by target module name, as LoRA-SB does (arXiv 2411.19557).
 
         Raises AdapterError where the recipe's initialisation does not read gradients.
+        """
+
+    @abstractmethod
+    def axes(self) -> Axes:
+        """For each trainable tensor the axes that run over the slots."""
+
+    @abstractmethod
+    def products(self, state: State) -> Products:
+        """What a whole state adds to the weight of each target, ΔW = B·A: (A, B) of shapes (q, in) and (out, q).
+
+        In double precision, on the CPU, the scale in B. Raises AdapterError for a method that adds no such product.
+        """
+
+    @abstractmethod
+    def shift_to(self, shift: Shift) -> None:
+        """Put W0 + shift in the place of the base weights of the targets; `NO_SHIFT` puts W0 back, bit for bit.
+
+        Does nothing where this very shift is in place. Raises AdapterError where a module or shape is unknown, or
+        the base is quantised.
         """
 
     @abstractmethod

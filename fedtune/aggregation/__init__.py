@@ -1,15 +1,7 @@
-"""Aggregation: how updates become the next global state, one file a scheme."""
+"""Aggregation: how updates become what the next round starts from, one file a scheme."""
 
-from fedtune.aggregation.base import Aggregator
-from fedtune.aggregation.mean import Mean
-from fedtune.recipe.aggregation import AggregationSection
+from fedtune.aggregation.base import Aggregator, Contribution, Frame, Global
+from fedtune.aggregation.make import make_aggregator
+from fedtune.aggregation.schemes import SCHEMES
 
-__all__ = ["AGGREGATORS", "Aggregator", "Mean", "make_aggregator"]
-
-AGGREGATORS: dict[str, type[Aggregator]] = {"mean": Mean}
-"""Every scheme by its name in a recipe."""
-
-
-def make_aggregator(section: AggregationSection) -> Aggregator:
-    """A fresh aggregator of the recipe's scheme."""
-    return AGGREGATORS[section.scheme]()
+__all__ = ["SCHEMES", "Aggregator", "Contribution", "Frame", "Global", "make_aggregator"]

@@ -6,7 +6,9 @@ from pydantic import Field, StringConstraints
 
 from fedtune.recipe.base import Section
 
-AdapterKind = Literal["lora", "square"]
+AdapterKind = Literal["lora", "square", "ravan", "peft"]
+AdapterForm = Literal["lora", "ffa", "square", "ravan", "peft"]
+"""What aggregation tells apart: `ffa` is `lora` with a frozen A."""
 ModuleName = Annotated[str, StringConstraints(min_length=1)]
 Initialisation = Literal["weights", "random", "public-gradient", "private-gradient", "kaiming"]
 
@@ -15,9 +17,20 @@ class AdapterSection(Section):
     """The trained tensors, where they sit and how they start."""
 
     kind: AdapterKind = "square"
-    """`lora`: B·A (arXiv 2106.09685). `square`: trainable R between frozen B and A (arXiv 2411.19557, 2502.15436)."""
+    """`lora`: B·A (arXiv 2106.09685). `square`: trainable R between frozen B and A (arXiv 2411.19557, 2502.15436).
+    `ravan`: several squares between frozen random orthogonal factors, with trained scales (arXiv 2506.05568). `peft`:
+    the method of the `peft` library that `peft_type` names."""
     rank: int = Field(16, ge=1, le=4096)
     """The inner dimension r."""
+    freeze_a: bool = False
+    """Train B alone between clients that share A, drawn from `seed` and never sent (FFA-LoRA, arXiv 2403.12313);
+    `lora` only."""
+    heads: int = Field(4, ge=1, le=256)
+    """The number of squares that `ravan` adds up on each module."""
+    peft_type: str = ""
+    """The method of `kind = "peft"` by its name in the `peft` library, for example "ia3" or "vera"."""
+    peft_options: tuple[str, ...] = ()
+    """Its settings as `name=value`, for example "target_modules=all-linear"; the library's own defaults otherwise."""
     alpha: float | None = Field(None, gt=0)
     """LoRA's α: the product is scaled by α/r. Default r, a scale of one; `square` is always scaled by one."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -36,3 +49,8 @@ class AdapterSection(Section):
     """How many rows a gradient initialisation reads."""
     init_source: str = ""
     """The public data set of `public-gradient`."""
+
+    @property
+    def form(self) -> AdapterForm:
+        """The adapter's kind, as aggregation tells them apart."""
+        return "ffa" if self.kind == "lora" and self.freeze_a else self.kind

@@ -1,8 +1,12 @@
 """The `[federation]` section: who takes part in a round, and how long it waits."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from fedtune.recipe.base import Section
+
+RankRule = Annotated[str, StringConstraints(pattern=r"^[^=]+=[1-9][0-9]{0,3}$")]
 
 
 class FederationSection(Section):
@@ -28,3 +32,6 @@ class FederationSection(Section):
     """Stop after so many evaluations without a better one; 0 never."""
     max_failed_rounds: int = Field(5, ge=1)
     """Give up after so many rounds in a row with too few replies."""
+    ranks: tuple[RankRule, ...] = ()
+    """Clients of smaller rank, as `pattern=rank`: ["hospital-b=4", "*7=2"]. The first pattern that fits a client's name
+    counts; the others have `adapter.rank` (of `ravan`: `adapter.heads`)."""

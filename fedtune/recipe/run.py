@@ -1,5 +1,7 @@
 """The `[run]` section: the seed, and what is written where."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from fedtune.recipe.base import Section
@@ -20,3 +22,6 @@ class RunSection(Section):
     """Log to MLflow (`pip install 'fedtune[mlflow]'`); where to is MLFLOW_TRACKING_URI."""
     keep_checkpoints: int = Field(2, ge=1)
     """How many of the newest checkpoints stay beside the best one."""
+    soup: Literal["none", "uniform", "greedy"] = "none"
+    """At the end, average the kept checkpoints: all of them, or greedily those that help on the test rows (arXiv
+    2203.05482). Set `keep_checkpoints` to how many there are to choose from."""

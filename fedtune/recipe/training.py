@@ -34,6 +34,10 @@ class TrainingSection(Section):
     """Share of the local steps over which the rate rises from zero."""
     max_grad_norm: float | None = Field(1.0, gt=0)
     """Clip the norm of each step's gradient; none leaves it."""
+    proximal: float = Field(0.0, ge=0)
+    """FedProx: the μ of a pull (μ/2)·‖w − w_global‖² back to the global state (arXiv 1812.06127)."""
+    scaffold: bool = False
+    """SCAFFOLD: correct each step by control variates against client drift (arXiv 1910.06378); `sgd` only."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` autocasts the forward pass where the device has it."""
     gradient_checkpointing: bool = False

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fedtune.adapters.shift import NO_SHIFT, Shift
+from fedtune.adapters.slots import Slots
 from fedtune.data.base import Rows
 from fedtune.state import State
 
@@ -19,6 +21,14 @@ class Assignment:
     rows: Rows
     seed: int
     """From `derive_seed(run seed, "train", round_=round, client=client)`: data order and dropout come from it."""
+    trained: tuple[str, ...] | None = None
+    """The names of the tensors to train; None for all. The others are loaded and stay as they are."""
+    slots: Slots = None
+    """The slots to train (`fedtune.adapters.slots`); `state` is zero outside of them, and stays so."""
+    shift: Shift = NO_SHIFT
+    """What has been added to the base weights."""
+    correction: State = field(default_factory=dict)
+    """SCAFFOLD's c − cₖ: added to every step's gradient, by name (arXiv 1910.06378, algorithm 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,8 @@ class LocalResult:
     """The trained tensors, a copy of its own."""
     examples: int
     """Rows that the client holds: its weight in the mean."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """The sum of each trained tensor's learning rates over the local steps, by name: SCAFFOLD divides by it."""
     metrics: dict[str, float] = field(default_factory=dict)
     """`loss`: mean training loss over the local steps, absent without steps; `steps`; `seconds`: wall-clock time."""
 
@@ -69,6 +81,6 @@ class LocalStep(Protocol):
         """
         ...
 
-    def evaluate(self, state: State, rows: Rows) -> Score:
-        """Score a state on rows."""
+    def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT) -> Score:
+        """Score a whole state on rows, on base weights that `shift` was added to."""
         ...
