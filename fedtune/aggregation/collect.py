@@ -1,13 +1,17 @@
-"""Schemes that need every client's factors at once: updates are kept until the round ends, then worked on in order."""
+"""Schemes that need every client's factors at once: updates are kept until the round ends, then worked on in order.
+
+The factors are `<module>.lora_A` and `<module>.lora_B`; what else is trained (the task head) is averaged as in `Mean`.
+"""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
 from fedtune.adapters.slots import narrow
 from fedtune.aggregation.base import Aggregator, Contribution, Frame, Global
+from fedtune.aggregation.mean import Mean
 from fedtune.errors import RunError
 
 
@@ -33,15 +37,28 @@ class Collecting(Aggregator):
         self.world = Global({})
         self.round = 0
         self._kept: list[Contribution] = []
+        self._rest = Mean(frame)
+        self._factors = {f"{module}.{side}" for module in frame.modules for side in ("lora_A", "lora_B")}
 
     def begin(self, world: Global, round_: int) -> None:
         """Start a round from what the federation knows."""
         self.world, self.round = world, round_
         self._kept = []
+        self._rest.begin(world, round_)
 
     def add(self, contribution: Contribution) -> None:
-        """Keep one validated update."""
+        """Keep one validated update; raises WeightOutOfRange, and keeps nothing, where the rest cannot be summed."""
+        rest = {name: tensor for name, tensor in contribution.delta.items() if name not in self._factors}
+        self._rest.add(replace(contribution, delta=rest))
         self._kept.append(contribution)
+
+    def rest(self) -> Global:
+        """What the federation knows next of everything but the factors, which are still those of the round's start.
+
+        Tensors that are no factors become their weighted mean, and SCAFFOLD's control variate moves on, as in `Mean`.
+        Raises RunError where nothing was added.
+        """
+        return self._rest.finish()
 
     def finish(self) -> Global:
         """What the federation knows next; raises RunError where nothing was added."""
