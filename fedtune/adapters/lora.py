@@ -1,6 +1,5 @@
 """LoRA (arXiv 2106.09685) with PEFT's own layers: ΔW = (α/r)·B·A, both factors trained."""
 
-import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -10,9 +9,9 @@ from torch import nn
 
 from fedtune.adapters.base import SharedOrigin
 from fedtune.adapters.layers import base_of, is_transposed
+from fedtune.adapters.lora_start import draw_a
 from fedtune.adapters.low_rank import LowRank, cpu
 from fedtune.errors import AdapterError
-from fedtune.seeds import generator
 
 ADAPTER = "default"
 """PEFT's name for the one adapter that its layers hold."""
@@ -41,7 +40,7 @@ class Lora(LowRank):
         for name in self._targets:
             a, b = self._factors(name)
             with torch.no_grad():
-                a.copy_(_draw(a.shape, generator(self._section.seed, "adapter", client=name)))
+                a.copy_(draw_a(*a.shape, seed=self._section.seed, module=name))
                 b.zero_()
             trained |= {f"{name}.lora_A": a, f"{name}.lora_B": b}
         return trained
@@ -78,8 +77,3 @@ class Lora(LowRank):
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
         """Raise AdapterError: LoRA's start reads no gradients."""
         raise AdapterError(f'adapter.init = "{self._section.init}" of a lora adapter reads no gradients')
-
-
-def _draw(shape: torch.Size, draw: torch.Generator) -> torch.Tensor:
-    """On the CPU in fp32, so that every machine draws the same."""
-    return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=draw)
