@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.data.base import Batch, Rows
 from fedtune.state import State
 from fedtune.training.base import Score
@@ -14,16 +15,17 @@ from fedtune.training.order import slices
 from fedtune.training.resident import Resident
 
 
-def score_rows(resident: Resident, state: State, rows: Rows) -> Score:
+def score_rows(resident: Resident, state: State, rows: Rows, shift: Shift = NO_SHIFT) -> Score:
     """Score `state` on `rows`: every row of a classification, every answer token of a causal LM.
 
-    Guarantees: no random number is drawn, and the model's mode and base weights are what they were. Raises AdapterError
-    where the state does not fit, TrainingError where the memory does not suffice.
+    Guarantees: no random number is drawn, the model's mode is what it was, and the base weights are W0 + `shift`.
+    Raises AdapterError where the state or the shift does not fit, TrainingError where the memory does not suffice.
     """
     training = resident.recipe.training
     counts: list[int] = []
     sums: list[torch.Tensor] = []
     with resident.lock:
+        resident.attached.shift_to(shift)
         resident.attached.load(state)
         with (
             in_mode(resident.attached.model, training=False),

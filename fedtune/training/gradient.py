@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from fedtune.adapters.shift import NO_SHIFT
 from fedtune.data.base import Rows
 from fedtune.errors import DataError
 from fedtune.state import State
@@ -49,7 +50,11 @@ def mean_gradients(resident: Resident, rows: Rows, *, limit: int, seed: int) -> 
 
 @contextmanager
 def _at_base_weights(resident: Resident) -> Iterator[None]:
-    """The model without its adapter: its tensors at zero, the head as a run starts from it; put back at the end."""
+    """The model without its adapter: its tensors at zero, the head as a run starts from it; put back at the end.
+
+    Nothing is added to the base weights then or after: whoever needs a shift asks for it.
+    """
+    resident.attached.shift_to(NO_SHIFT)
     before = resident.attached.read()
     base = {name: t if name.startswith("head.") else torch.zeros_like(t) for name, t in resident.initial.items()}
     resident.attached.load(base)

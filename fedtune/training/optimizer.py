@@ -21,14 +21,13 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingSec
 
 def group_parameters(parameters: Mapping[str, nn.Parameter], training: TrainingSection) -> list[Group]:
     """The parameters by peak rate and decay, sorted by name within each; groups without parameters are left out."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[str]] = {}
     for name in sorted(parameters):
-        parameter = parameters[name]
-        decay = training.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((_peak_rate(name, training), decay), []).append(parameter)
+        decay = training.weight_decay if parameters[name].ndim > 1 else 0.0
+        groups.setdefault((_peak_rate(name, training), decay), []).append(name)
     return [
-        {"params": members, "lr": peak, "peak_lr": peak, "weight_decay": decay}
-        for (peak, decay), members in groups.items()
+        {"params": [parameters[n] for n in names], "names": names, "lr": peak, "peak_lr": peak, "weight_decay": decay}
+        for (peak, decay), names in groups.items()
     ]
 
 
@@ -36,6 +35,28 @@ def set_rate(optimizer: Optimizer, factor: float) -> None:
     """Put every group at `factor` times its peak rate."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak_lr"]
+
+
+class RateSum:
+    """What a gradient of one at every step would have moved each tensor by: the sum of the steps' learning rates.
+
+    Momentum lets a gradient act again: a step's rate then counts for all gradients so far, each by what is left of it.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._groups = optimizer.param_groups
+        self._sums = [0.0] * len(self._groups)
+        self._acting = [0.0] * len(self._groups)
+
+    def add(self) -> None:
+        """Count a step at the rates that are set."""
+        for i, group in enumerate(self._groups):
+            self._acting[i] = 1.0 + group.get("momentum", 0.0) * self._acting[i]
+            self._sums[i] += group["lr"] * self._acting[i]
+
+    def by_name(self) -> dict[str, float]:
+        """The sums, by the parameters' names."""
+        return {name: total for group, total in zip(self._groups, self._sums, strict=True) for name in group["names"]}
 
 
 def _peak_rate(name: str, training: TrainingSection) -> float:

@@ -24,7 +24,8 @@ from fedtune.training.device import choose_device, has_bf16
 class Resident:
     """A frozen base model, its adapter and the device that they are on.
 
-    Guarantees: the base weights never change. Whoever loads a state, trains or evaluates holds `lock` while at it.
+    Guarantees: the base weights change by `attached.shift_to` alone. Whoever loads a state, trains or evaluates holds
+    `lock` while at it, and says first what the base weights are to be shifted by.
     """
 
     loaded: LoadedModel

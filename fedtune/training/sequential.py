@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.data.base import Rows
 from fedtune.state import State
 from fedtune.training.base import Assignment, LocalResult, Score
@@ -14,8 +15,8 @@ class SequentialStep:
     """A local step that swaps each client's tensors into the resident model.
 
     Guarantees: a client's result depends on its assignment alone, bit for bit: not on its neighbours in the cohort,
-    their order, or what is evaluated in between. Base weights never change. On a GPU this holds as far as its kernels
-    are deterministic.
+    their order, or what is evaluated in between. Base weights change by an assignment's shift alone, which the next one
+    takes back. On a GPU this holds as far as its kernels are deterministic.
     """
 
     def __init__(self, resident: Resident) -> None:
@@ -25,6 +26,6 @@ class SequentialStep:
         """Train when asked for the next result; an error ends the iterator at the client that caused it."""
         return (train_client(self._resident, assignment) for assignment in cohort)
 
-    def evaluate(self, state: State, rows: Rows) -> Score:
-        """Score a state on rows."""
-        return score_rows(self._resident, state, rows)
+    def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT) -> Score:
+        """Score a state on rows, on base weights that `shift` was added to."""
+        return score_rows(self._resident, state, rows, shift)

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from fedtune.adapters.base import Attached
+from fedtune.adapters.base import Attached, Products
+from fedtune.adapters.shift import NO_SHIFT, Shift, dense_of, modules_of
+from fedtune.adapters.slots import Axes
 from fedtune.data.base import Batch
 from fedtune.models.base import LoadedModel
 from fedtune.recipe import ModelSection, Recipe, TrainingSection
@@ -29,9 +31,12 @@ class HookedSquare(Attached):
     """y + x·Aᵀ·Rᵀ·Bᵀ by forward hooks, so that no module of the model is replaced; the head is trained too."""
 
     shared_origin = "recomputed"
+    scale = 1.0
 
     def __init__(self, model: nn.Module, targets: Sequence[str], head: Sequence[str] = (), rank: int = 4) -> None:
         self.model = model
+        self.slots = rank
+        self.shift = NO_SHIFT
         self._targets = tuple(sorted(targets))
         self._parameters: dict[str, nn.Parameter] = {}
         draw = torch.Generator().manual_seed(5)
@@ -46,7 +51,10 @@ class HookedSquare(Attached):
         out, in_ = module.weight.shape if isinstance(module, nn.Linear) else reversed(module.weight.shape)
         a, b = torch.randn(rank, in_, generator=draw) / 4, torch.randn(out, rank, generator=draw) / 4
         r = self._parameters[f"{name}.R"] = nn.Parameter(torch.zeros(rank, rank))
-        module.register_forward_hook(lambda _, x, y: y + x[0] @ a.T @ r.T @ b.T)
+        module.register_forward_hook(lambda _, x, y: y + x[0] @ a.T @ r.T @ b.T + self._shifted(name, x[0]))
+
+    def _shifted(self, name: str, x: torch.Tensor) -> torch.Tensor | float:
+        return x @ dense_of(self.shift.tensors, name).float().T if name in modules_of(self.shift.tensors) else 0.0
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return dict(sorted(self._parameters.items()))
@@ -59,6 +67,15 @@ class HookedSquare(Attached):
 
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
         raise NotImplementedError
+
+    def axes(self) -> Axes:
+        return {name: (0, 1) if name.endswith(".R") else () for name in self._parameters}
+
+    def products(self, state: State) -> Products:
+        raise NotImplementedError
+
+    def shift_to(self, shift: Shift) -> None:
+        self.shift = shift
 
     def targets(self) -> tuple[str, ...]:
         return self._targets
