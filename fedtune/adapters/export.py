@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -85,9 +86,15 @@ def _config(adapter: SavedAdapter) -> dict[str, Any]:
     """PEFT's own config, so that its defaults and version are said as it would say them."""
     from peft import LoraConfig
 
+    ranks = adapter.ranks()
+    most = max(ranks.values())
+    # `^`: PEFT takes a pattern for the end of a name as well.
+    others = {f"^{re.escape(name)}": rank for name, rank in sorted(ranks.items()) if rank != most}
     config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=int(adapter.alpha) if adapter.alpha.is_integer() else adapter.alpha,
+        r=most,
+        lora_alpha=most,  # the scale alpha/r is one everywhere: it is in the factors
+        rank_pattern=others,
+        alpha_pattern=dict(others),
         target_modules=sorted(adapter.products),
         modules_to_save=sorted(adapter.head_modules) or None,
         task_type=adapter.task_type or None,
@@ -101,7 +108,7 @@ def _config(adapter: SavedAdapter) -> dict[str, Any]:
 def _card(adapter: SavedAdapter) -> str:
     return CARD_TEXT.format(
         base=json.dumps(adapter.base, ensure_ascii=False),
-        rank=adapter.rank,
+        rank=max(adapter.ranks().values()),
         modules=len(adapter.products),
         numbers=sum(tensor.numel() for tensor in adapter.tensors().values()),
         head=", the task head among them" if adapter.head else "",

@@ -1,4 +1,4 @@
-"""LoRA (arXiv 2106.09685) with PEFT's own layers: ΔW = (α/r)·B·A, both factors trained."""
+"""LoRA (arXiv 2106.09685) with PEFT's own layers: ΔW = (α/r)·B·A, both factors trained, or B alone (2403.12313)."""
 
 import re
 import warnings
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fedtune.adapters.base import SharedOrigin
 from fedtune.adapters.layers import base_of, is_transposed
 from fedtune.adapters.lora_start import draw_a
-from fedtune.adapters.low_rank import LowRank, cpu
+from fedtune.adapters.low_rank import LowRank, exact
 from fedtune.errors import AdapterError
+from fedtune.state import State
 
 ADAPTER = "default"
 """PEFT's name for the one adapter that its layers hold."""
@@ -24,10 +24,9 @@ START = "kaiming"
 class Lora(LowRank):
     """PEFT's LoRA layers in the model, `<module>.lora_A` (r, in) and `<module>.lora_B` (out, r) trained.
 
-    Every module's A has a draw of its own, from `adapter.seed` and the module's name: the same on all machines.
+    Every module's A has a draw of its own, from `adapter.seed` and the module's name: the same on all machines. With
+    `adapter.freeze_a` (FFA-LoRA, arXiv 2403.12313) it stays at that draw, never travels, and B alone is trained.
     """
-
-    shared_origin: SharedOrigin = "none"
 
     def _place(self) -> dict[str, nn.Parameter]:
         if self._section.init != START:
@@ -35,7 +34,9 @@ class Lora(LowRank):
                 f'a lora adapter cannot start from adapter.init = "{self._section.init}": use "{START}", or set '
                 f'adapter.kind = "square".'
             )
-        self._inject()
+        alpha = float(self._section.alpha or self._section.rank)
+        self.scale = alpha / self._section.rank
+        self._inject(alpha)
         trained: dict[str, nn.Parameter] = {}
         for name in self._targets:
             a, b = self._factors(name)
@@ -43,14 +44,18 @@ class Lora(LowRank):
                 a.copy_(draw_a(*a.shape, seed=self._section.seed, module=name))
                 b.zero_()
             trained |= {f"{name}.lora_A": a, f"{name}.lora_B": b}
+        if not self._section.freeze_a:
+            return trained
+        self.shared_origin = "recomputed"
+        self._frozen = {name: trained.pop(name) for name in sorted(trained) if name.endswith(".lora_A")}
         return trained
 
-    def _inject(self) -> None:
+    def _inject(self, alpha: float) -> None:
         from peft import LoraConfig, inject_adapter_in_model
 
         config = LoraConfig(
             r=self._section.rank,
-            lora_alpha=self._alpha,
+            lora_alpha=alpha,
             lora_dropout=self._section.dropout,
             target_modules="|".join(map(re.escape, self._targets)),  # a pattern means these names and no others
             fan_in_fan_out=all(is_transposed(base_of(self.model.get_submodule(name))) for name in self._targets),
@@ -67,12 +72,9 @@ class Lora(LowRank):
         layer = self.model.get_submodule(name)
         return layer.get_parameter(f"lora_A.{ADAPTER}.weight"), layer.get_parameter(f"lora_B.{ADAPTER}.weight")
 
-    @property
-    def _alpha(self) -> float:
-        return float(self._section.alpha or self._section.rank)
-
-    def _products(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        return {name: (cpu(a), cpu(b)) for name in self._targets for a, b in [self._factors(name)]}
+    def _product(self, name: str, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        a = state[f"{name}.lora_A"] if not self._frozen else self._frozen[f"{name}.lora_A"]
+        return exact(a), exact(state[f"{name}.lora_B"]) * self.scale
 
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
         """Raise AdapterError: LoRA's start reads no gradients."""

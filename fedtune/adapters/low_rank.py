@@ -7,20 +7,28 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedtune.adapters.base import Attached
+from fedtune.adapters.base import Attached, Products
+from fedtune.adapters.base_weights import BaseWeights
+from fedtune.adapters.check import check_same_tensors
 from fedtune.adapters.export import write_adapter
-from fedtune.adapters.head import head_parameters, head_state
+from fedtune.adapters.head import PREFIX, head_parameters, head_state
 from fedtune.adapters.layers import base_of, dimensions, is_adaptable, is_transposed
 from fedtune.adapters.merge import merged_copy
 from fedtune.adapters.saved import SavedAdapter
+from fedtune.adapters.shift import Shift
+from fedtune.adapters.slots import Axes
+from fedtune.adapters.stack import stacked
 from fedtune.adapters.targets import resolve_targets
 from fedtune.errors import AdapterError
 from fedtune.models.base import LoadedModel
 from fedtune.recipe import AdapterSection
-from fedtune.state import Shapes, State, copy_state
+from fedtune.state import Shapes, State, copy_state, shapes_of
 
 TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": ""}
 """PEFT's name for each task; it has none for images."""
+
+SLOT_AXES = {"lora_A": (0,), "lora_B": (1,), "R": (0, 1)}
+"""Which axes of an adapter's own tensors run over its slots, by the last part of their names."""
 
 
 class LowRank(Attached):
@@ -32,7 +40,13 @@ class LowRank(Attached):
         self._section = section
         self._task = task
         _refuse_second(loaded.model)
+        self.slots = section.rank
+        self.scale = 1.0
+        self.shared_origin = "none"
+        self._frozen: dict[str, torch.Tensor] = {}
+        self._sketch: dict[str, float] | None = None
         self._targets = resolve_targets(loaded, section.targets)
+        self._base = BaseWeights({name: loaded.model.get_submodule(name) for name in self._targets})
         loaded.model.requires_grad_(False)
         trained = self._place() | (head_parameters(loaded) if section.head else {})
         self._parameters = {name: trained[name] for name in sorted(trained)}
@@ -41,16 +55,14 @@ class LowRank(Attached):
 
     @abstractmethod
     def _place(self) -> dict[str, nn.Parameter]:
-        """Put the adapter's layers around the targets; returns its trainable tensors by canonical name."""
+        """Put the adapter's layers around the targets; returns its trainable tensors by canonical name.
+
+        Sets `_frozen` and `shared_origin` where it has frozen factors, and `slots` and `scale` where they are others.
+        """
 
     @abstractmethod
-    def _products(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Per target (A, B) of shapes (r, in) and (out, r), whose product times `_alpha / rank` is ΔW; fp32, CPU."""
-
-    @property
-    @abstractmethod
-    def _alpha(self) -> float:
-        """LoRA's α."""
+    def _product(self, name: str, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        """The (A, B) of one target, of shapes (q, in) and (out, q), B·A = ΔW: double precision, CPU."""
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trainable tensors by canonical name, sorted; the task head's names start with `head.`."""
@@ -65,19 +77,56 @@ class LowRank(Attached):
         return {name: dimensions(self.model.get_submodule(name)) for name in self._targets}
 
     def shared(self) -> State:
-        """No frozen factors, unless a subclass has some."""
-        return {}
+        """Copies of the frozen factors; empty where there are none."""
+        return copy_state(self._frozen)
 
     def load_shared(self, factors: Mapping[str, torch.Tensor]) -> None:
-        """Raise AdapterError for any factors: there is no place for them."""
-        if factors:
+        """Put other factors in place; raises AdapterError where names or shapes differ, or for NaN and infinity."""
+        if factors and not self._frozen:
             raise AdapterError(f"a {self._section.kind} adapter has no frozen factors, and was given {min(factors)!r}")
+        check_same_tensors(shapes_of(factors), shapes_of(self._frozen), what="the set of frozen factors")
+        if bad := [name for name, tensor in factors.items() if not bool(torch.isfinite(tensor).all())]:
+            raise AdapterError(f"the frozen factor {min(bad)!r} holds NaN or infinity")
+        for name, tensor in self._frozen.items():
+            tensor.detach().copy_(factors[name])
+        self._sketch = None
+
+    def sketch(self) -> dict[str, float]:
+        """As in the contract; computed once, for the factors may be hundreds of megabytes."""
+        if self._sketch is None:
+            self._sketch = super().sketch()
+        return dict(self._sketch)
+
+    def axes(self) -> Axes:
+        """For each trainable tensor the axes that run over the slots; none for the head's."""
+        own = {name: () if name.startswith(PREFIX) else SLOT_AXES[name.rpartition(".")[2]] for name in self.shapes()}
+        return {name: tuple(axes) for name, axes in own.items()}
+
+    def products(self, state: State) -> Products:
+        """What `state` adds to the weight of each target: (A, B) in double precision on the CPU, the scale in B.
+
+        Raises AdapterError where names or shapes are not this adapter's; the head's may be left out.
+        """
+        given, own = (
+            {n: s for n, s in x.items() if not n.startswith(PREFIX)} for x in (shapes_of(state), self.shapes())
+        )
+        check_same_tensors(given, own, what="the adapter state")
+        return {name: self._product(name, state) for name in self._targets}
+
+    def shift_to(self, shift: Shift) -> None:
+        """Put W0 + shift in the place of the targets' weights; `NO_SHIFT` puts W0 back, bit for bit.
+
+        Raises AdapterError, and changes nothing, where a module or shape is unknown, a number is not finite, or the
+        base is quantised.
+        """
+        self._base.shift_to(shift)
 
     def save(self, folder: Path, base: str) -> None:
         """Write a PEFT LoRA folder, replaced as a whole: `PeftModel.from_pretrained` gives this model's outputs.
 
-        The task head is written whether it was trained or not: a new one is random. Raises AdapterError where a number
-        is NaN or infinite, or `folder` holds other files; RunError where it cannot be written.
+        What the base weights are shifted by is part of it, so that it belongs on the plain base model. The task head
+        is written whether it was trained or not: a new one is random. Raises AdapterError where a number is NaN or
+        infinite, or `folder` holds other files; RunError where it cannot be written.
         """
         write_adapter(self.saved(base), folder)
 
@@ -85,9 +134,7 @@ class LowRank(Attached):
         """What `save` writes."""
         return SavedAdapter(
             base=base,
-            rank=self._section.rank,
-            alpha=self._alpha,
-            products=self._products(),
+            products=stacked(self.products(self.read()), self._base.shift),
             head=head_state(self._loaded),
             head_modules=self._loaded.head,
             task_type=TASK_TYPES[self._task],
@@ -95,16 +142,20 @@ class LowRank(Attached):
         )
 
     def merged(self) -> nn.Module:
-        """A plain copy of the base model with the adapter folded into its weights, frozen and in eval mode.
+        """A plain copy of the base model with the adapter, and the shift, folded into its weights; frozen, eval mode.
 
         Raises AdapterError for a quantised base, whose weights cannot take the sum up.
         """
-        return merged_copy(self.model, self._products(), scale=self._alpha / self._section.rank)
+        return merged_copy(self.model, self.products(self.read()))
 
 
-def cpu(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in fp32 on the CPU."""
-    return copy_state({"": tensor})[""]
+def _without_head(shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if not name.startswith(PREFIX)}
+
+
+def exact(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers in double precision on the CPU."""
+    return tensor.detach().cpu().double()
 
 
 def _refuse_second(model: nn.Module) -> None:

@@ -1,22 +1,20 @@
 """A plain model out of one with an adapter: the products folded into copies of the base weights."""
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from fedtune.adapters.base import Products
 from fedtune.adapters.layers import base_of, is_quantised, is_transposed, parameter_of
 from fedtune.errors import AdapterError
 
-Pair = tuple[torch.Tensor, torch.Tensor]
 
+def merged_copy(model: nn.Module, products: Products) -> nn.Module:
+    """A copy of `model` without adapter layers, W + B·A for each target's weight W; `model` stays as it is.
 
-def merged_copy(model: nn.Module, products: Mapping[str, Pair], *, scale: float) -> nn.Module:
-    """A copy of `model` without adapter layers, W0 + scale·B·A for each target's weight; `model` stays as it is.
-
-    `products`: (A, B) of shapes (r, in) and (out, r) by target. The copy is frozen, in eval mode, and saves and loads
+    `products`: (A, B) of shapes (q, in) and (out, q) by target. The copy is frozen, in eval mode, and saves and loads
     as the base model does. Raises AdapterError for quantised weights.
     """
     if quantised := [name for name in products if is_quantised(base_of(model.get_submodule(name)))]:
@@ -28,7 +26,7 @@ def merged_copy(model: nn.Module, products: Mapping[str, Pair], *, scale: float)
     copies: dict[int, Any] = {}
     for name, (a, b) in products.items():
         layer = model.get_submodule(name)
-        copies[id(layer)] = _fold(copy.deepcopy(base_of(layer), copies), b.double() @ a.double() * scale)
+        copies[id(layer)] = _fold(copy.deepcopy(base_of(layer), copies), b.double() @ a.double())
     plain = copy.deepcopy(model, copies)
     if hasattr(plain, "peft_config"):
         del plain.peft_config  # PEFT's mark on models that it changed

@@ -1,53 +1,81 @@
 """Reads a PEFT LoRA folder, and says in one sentence what is wrong with a damaged one."""
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from fedtune.adapters.base import Products
 from fedtune.adapters.saved import CONFIG, KEY_PREFIX, WEIGHTS, SavedAdapter
 from fedtune.errors import AdapterError
 from fedtune.state import State
 
+Rank = Annotated[int, Field(ge=1)]
+Alpha = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Value = TypeVar("Value", int, float)
 PARTS = (".lora_A.weight", ".lora_B.weight")
 
 
 class _Config(BaseModel):
-    """The fields of `adapter_config.json` that make a plain LoRA adapter; the many others are passed over."""
+    """The fields of `adapter_config.json` that make a LoRA adapter; the many others are passed over."""
 
     model_config = ConfigDict(extra="ignore")
 
     peft_type: str
     base_model_name_or_path: str | None = None
-    r: Annotated[int, Field(ge=1)]
-    lora_alpha: Annotated[float, Field(gt=0)]
+    r: Rank
+    lora_alpha: Alpha
     modules_to_save: list[str] | None = None
     task_type: str | None = None
     fan_in_fan_out: bool = False
     use_dora: bool = False
     use_rslora: bool = False
-    rank_pattern: dict[str, int] | None = None
-    alpha_pattern: dict[str, float] | None = None
+    rank_pattern: dict[str, Rank] = Field(default_factory=dict)
+    alpha_pattern: dict[str, Alpha] = Field(default_factory=dict)
+
+    @field_validator("rank_pattern", "alpha_pattern", mode="before")
+    @classmethod
+    def _none_is_empty(cls, pattern: object) -> object:
+        return {} if pattern is None else pattern
+
+    def rank_of(self, module: str) -> int:
+        """The rank that the module is to have."""
+        return _of_pattern(self.rank_pattern, module, self.r)
+
+    def scale_of(self, module: str) -> float:
+        """What the module's product is multiplied by."""
+        return _of_pattern(self.alpha_pattern, module, self.lora_alpha) / self.rank_of(module)
+
+
+def _of_pattern(pattern: dict[str, Value], module: str, default: Value) -> Value:
+    """As PEFT reads it: the first pattern that the module's name is, or ends in as in `.name`; `^` means the whole.
+
+    Patterns are names with `.` as it is or escaped: a stranger's regular expression could take for ever to match.
+    """
+    for key, value in pattern.items():
+        name = re.sub(r"\\([^\w\s])", r"\1", key)
+        if module == name.removeprefix("^") or (not name.startswith("^") and module.endswith(f".{name}")):
+            return value
+    return default
 
 
 def read_adapter(folder: Path) -> SavedAdapter:
-    """The plain LoRA adapter in a PEFT folder, fp32 on the CPU; every product is checked to be one.
+    """The LoRA adapter in a PEFT folder, fp32 on the CPU with alpha/r in B; every product is checked to be one.
 
-    Raises AdapterError where files are missing, damaged or of another kind. Pickled weights are never opened.
+    Ranks and alphas may differ from module to module. Raises AdapterError where files are missing, damaged or of
+    another kind. Pickled weights are never opened.
     """
     config = _read_config(folder)
     tensors = _read_tensors(folder)
     named = {name.removeprefix(KEY_PREFIX): tensor for name, tensor in tensors.items()}
-    products = _pair(folder, named, config.r)
     return SavedAdapter(
         base=config.base_model_name_or_path or "",
-        rank=config.r,
-        alpha=config.lora_alpha,
-        products=products,
+        products=_pair(folder, named, config),
         head={name: tensor for name, tensor in named.items() if not name.endswith(PARTS)},
         head_modules=tuple(config.modules_to_save or ()),
         task_type=config.task_type or "",
@@ -66,11 +94,8 @@ def _read_config(folder: Path) -> _Config:
         config = _Config.model_validate(fields)
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{path} cannot be read ({_said(error)}); take the adapter from its source again") from error
-    plain = not (config.use_dora or config.use_rslora or config.rank_pattern or config.alpha_pattern)
-    if config.peft_type != "LORA" or not plain:
-        raise AdapterError(
-            f"{path} is not about a plain LoRA adapter (one rank, one alpha, no variants), the kind read here"
-        )
+    if config.peft_type != "LORA" or config.use_dora or config.use_rslora:
+        raise AdapterError(f"{path} is not about a plain LoRA adapter (no variants of it), the kind read here")
     return config
 
 
@@ -88,18 +113,19 @@ def _read_tensors(folder: Path) -> State:
     return {name: tensors[name].float() for name in sorted(tensors)}
 
 
-def _pair(folder: Path, named: State, rank: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _pair(folder: Path, named: State, config: _Config) -> Products:
     modules = sorted({name.removesuffix(part) for part in PARTS for name in named if name.endswith(part)})
     if not modules:
         raise AdapterError(f"{folder / WEIGHTS} holds no LoRA factors; take the adapter from its source again")
     pairs = {}
     for module in modules:
         a, b = (named.get(f"{module}{part}") for part in PARTS)
+        rank = config.rank_of(module)
         if a is None or b is None or a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == rank:
             raise AdapterError(
                 f"{folder / WEIGHTS}: {module} has no lora_A and lora_B of rank {rank}, as {CONFIG} says"
             )
-        pairs[module] = (a, b)
+        pairs[module] = (a, b * config.scale_of(module))
     return pairs
 
 

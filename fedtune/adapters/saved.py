@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from fedtune.state import State
+from fedtune.adapters.base import Products
+from fedtune.state import State, copy_state
 
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 """The files of a PEFT adapter folder."""
@@ -15,14 +14,12 @@ KEY_PREFIX = "base_model.model."
 
 @dataclass(frozen=True, slots=True)
 class SavedAdapter:
-    """A LoRA adapter for PEFT: W0·x + (alpha/rank)·B·A·x for each of its modules, and a task head of its own."""
+    """A LoRA adapter for PEFT: W0·x + B·A·x for each of its modules, and a task head of its own."""
 
     base: str
     """What `base_model_name_or_path` says."""
-    rank: int
-    alpha: float
-    products: dict[str, tuple[torch.Tensor, torch.Tensor]]
-    """(A, B) of shapes (r, in) and (out, r) by dotted module name."""
+    products: Products
+    """(A, B) of shapes (q, in) and (out, q) by dotted module name, any scale in B."""
     head: State
     """Every tensor of the task head, by its name in the base model."""
     head_modules: tuple[str, ...]
@@ -32,9 +29,13 @@ class SavedAdapter:
     transposed: bool
     """Are there layers among the modules that hold their weight as (in, out)?"""
 
+    def ranks(self) -> dict[str, int]:
+        """The inner dimension of each product."""
+        return {name: a.shape[0] for name, (a, _) in self.products.items()}
+
     def tensors(self) -> State:
-        """All tensors by PEFT's keys, sorted."""
+        """All tensors by PEFT's keys, sorted: fp32."""
         keyed = {f"{name}.lora_A.weight": a for name, (a, _) in self.products.items()}
         keyed |= {f"{name}.lora_B.weight": b for name, (_, b) in self.products.items()}
         keyed |= self.head
-        return {f"{KEY_PREFIX}{name}": keyed[name] for name in sorted(keyed)}
+        return copy_state({f"{KEY_PREFIX}{name}": tensor for name, tensor in keyed.items()})

@@ -14,11 +14,11 @@ from fedtune.adapters.base import SharedOrigin
 from fedtune.adapters.check import check_same_tensors
 from fedtune.adapters.factors import Factors, leading_factors, random_factors
 from fedtune.adapters.layers import dimensions, weight_of
-from fedtune.adapters.low_rank import LowRank, cpu
+from fedtune.adapters.low_rank import LowRank, exact
 from fedtune.adapters.square_layer import SquareLayer
 from fedtune.errors import AdapterError
 from fedtune.recipe import AdapterSection
-from fedtune.state import State, copy_state, shapes_of
+from fedtune.state import State, shapes_of
 
 FIRST_STEP = 1e-6
 """η of LoRA-SB's simulated first step ΔW = −η·sign(G). The published scripts divide the peak rate by the number of
@@ -67,25 +67,9 @@ class Square(LowRank):
         # Only now: a module that could not be adapted must leave the model as it was.
         for name, layer in self._layers.items():
             self.model.set_submodule(name, layer)
-        self._sketch: dict[str, float] | None = None
+        for name, layer in self._layers.items():
+            self._frozen |= {f"{name}.A": layer.A, f"{name}.B": layer.B}
         return {f"{name}.R": layer.R for name, layer in self._layers.items()}
-
-    def shared(self) -> State:
-        """Copies of B (out, r) and A (r, in) of every module."""
-        factors: State = {}
-        for name, layer in self._layers.items():
-            factors |= {f"{name}.A": layer.A, f"{name}.B": layer.B}
-        return copy_state(factors)
-
-    def load_shared(self, factors: Mapping[str, torch.Tensor]) -> None:
-        """Put broadcast factors in place; raises AdapterError where names or shapes differ, or for NaN and infinity."""
-        wanted = {f"{n}.{k}": tuple(t.shape) for n, x in self._layers.items() for k, t in (("A", x.A), ("B", x.B))}
-        check_same_tensors(shapes_of(factors), wanted, what="the broadcast factors")
-        if bad := [name for name, tensor in factors.items() if not bool(torch.isfinite(tensor).all())]:
-            raise AdapterError(f"the broadcast factor {min(bad)!r} holds NaN or infinity")
-        for name, layer in self._layers.items():
-            layer.set_factors(Factors(factors[f"{name}.B"], factors[f"{name}.A"], torch.empty(0)))
-        self._sketch = None
 
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
         """LoRA-SB's start: B·R·A is the rank-r truncation of −η·sign(G), with R = diag of the singular values.
@@ -108,22 +92,9 @@ class Square(LowRank):
                 self._layers[name].R.copy_(torch.diag(factors.s))
         self._sketch = None
 
-    def sketch(self) -> dict[str, float]:
-        """As in the contract; computed once, for the factors may be hundreds of megabytes."""
-        if self._sketch is None:
-            self._sketch = super().sketch()
-        return dict(self._sketch)
-
-    @property
-    def _alpha(self) -> float:
-        return float(self._section.rank)
-
-    def _products(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        return {name: _product(layer) for name, layer in self._layers.items()}
-
-
-def _product(layer: SquareLayer) -> tuple[torch.Tensor, torch.Tensor]:
-    return cpu(layer.A), cpu(cpu(layer.B).double() @ cpu(layer.R).double())
+    def _product(self, name: str, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        layer = self._layers[name]
+        return exact(layer.A), exact(layer.B) @ exact(state[f"{name}.R"])
 
 
 def _start_of(section: AdapterSection) -> tuple[Start, SharedOrigin]:
