@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from fedtune.aggregation import make_aggregator
+from fedtune.aggregation import Frame, Global, make_aggregator
 from fedtune.aggregation.exact_sum import ExactSum
 from fedtune.aggregation.validate import check_delta
 from fedtune.compression import make_pipeline
@@ -19,6 +19,7 @@ from fedtune.recipe import AggregationSection
 from fedtune.state import digest, shapes_of
 from fedtune.wire import Task, Update, decode, encode
 from server.exchange import Reply
+from server.expected import Expected
 from server.intake import Intake
 
 
@@ -42,9 +43,11 @@ def main() -> None:
     delta = {"m.R": torch.randn(floats) * 1e-3}
     task = Task("train", "run", 1, {}, "", "", digest(state), state)
     raw = [encode(Update("run", 1, f"c{i}", task.base, (), delta, 10)) for i in range(options.updates + 1)]
-    aggregator = make_aggregator(AggregationSection())
-    aggregator.begin(state)
-    intake = Intake(task, shapes_of(state), aggregator, make_pipeline(()), AggregationSection())
+    frame = Frame("square", shapes_of(state), {}, 0, {}, 1.0, 0, lambda _: {})
+    aggregator = make_aggregator(AggregationSection(), frame)
+    aggregator.begin(Global(state), 1)
+    expected = Expected(None, shapes_of(state), {})
+    intake = Intake(task, lambda _client, _rank: expected, aggregator, make_pipeline(()), AggregationSection())
     exact, plain = ExactSum((floats,)), torch.zeros(floats, dtype=torch.float64)
 
     def add_plain(_: int) -> None:

@@ -9,25 +9,34 @@ from flwr.clientapp import ClientApp
 from client.local_data import LocalData
 from client.work import Workplace
 from fedtune.errors import DataError
+from fedtune.runs.kept import Keep, default_folder
 from fedtune.wire.envelope import MAX_MESSAGE_BYTES
 from protos.flower import make_reply
 from protos.payload import from_content, to_content
 
-_places: dict[tuple[str, str | None], Workplace] = {}
+_places: dict[tuple[tuple[str, str], ...], Workplace] = {}
 _lock = threading.Lock()
 
 
 def place(context: Context) -> Workplace:
-    """This process's workplace for the data and model that its own node configuration names."""
+    """This process's workplace for what its own node configuration names: `data`, `model`, `keep`, `max-rank`."""
     data = context.node_config.get("data")
     if not data:
         raise DataError("this node has no data: start it with --node-config 'data=\"/path/to/rows.jsonl\"'")
-    model = context.node_config.get("model")
-    key = (str(data), str(model) if model else None)
     with _lock:
+        key = tuple(sorted((name, str(value)) for name, value in context.node_config.items()))
         if key not in _places:
-            _places[key] = Workplace(LocalData(Path(key[0])), model=key[1])
+            _places[key] = _set_up(dict(key))
         return _places[key]
+
+
+def _set_up(config: dict[str, str]) -> Workplace:
+    return Workplace(
+        LocalData(Path(config["data"])),
+        model=config.get("model") or None,
+        keep=Keep(Path(config["keep"]) if config.get("keep") else default_folder()),
+        max_rank=int(config["max-rank"]) if config.get("max-rank") else None,
+    )
 
 
 def answer(message: Message, context: Context) -> Message:

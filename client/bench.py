@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from fedtune.adapters.shift import NO_SHIFT, Shift
+from fedtune.aggregation import SCHEMES, Frame
+from fedtune.aggregation.frame import frame_of
+from fedtune.aggregation.scheme import Scheme
 from fedtune.compression import Pipeline, make_pipeline
 from fedtune.errors import AdapterError, MalformedMessage, ModelError
 from fedtune.recipe import Recipe
@@ -27,7 +31,11 @@ class Bench:
     resident: Resident
     step: LocalStep
     pipeline: Pipeline
+    frame: Frame
+    scheme: Scheme
     shared_digest: str = ""
+    shift: Shift = NO_SHIFT
+    """What has been added to the base weights, as far as this process knows."""
 
     def fits(self, task: Task) -> bool:
         """Was this bench set up for the recipe of `task`?"""
@@ -38,6 +46,7 @@ class Bench:
 
         Raises NeedsFactors where they have to be sent, AdapterError where they differ.
         """
+        self._hold_shift(task)
         if task.shared_digest and task.shared_digest != self.shared_digest:
             if not task.shared:
                 raise NeedsFactors("the task builds on broadcast factors that this client does not hold")
@@ -45,6 +54,19 @@ class Bench:
             self.shared_digest = task.shared_digest
         elif self.resident.attached.shared_origin == "recomputed":
             _compare(self.resident.attached.sketch(), dict(task.sketch))
+
+    def _hold_shift(self, task: Task) -> None:
+        if task.shift_key == self.shift.key:
+            return
+        if not task.shift_from:
+            shift = Shift(dict(task.shift), task.shift_key)
+        elif task.shift_from == self.shift.key:
+            shift = self.shift.then(task.shift)
+        else:
+            raise NeedsFactors("the task builds on a change of the base weights that this client does not hold")
+        if shift.key != task.shift_key:
+            raise MalformedMessage("the task's change of the base weights is not the one that it names")
+        self.shift = shift
 
 
 def set_up(task: Task, *, model: str | None = None) -> Bench:
@@ -61,7 +83,15 @@ def set_up(task: Task, *, model: str | None = None) -> Bench:
             f"the base model {recipe.model.name!r} here is not the coordinator's (fingerprints differ); "
             "install the same model, or name it with --model"
         )
-    return Bench(recipe, task.recipe_fingerprint, home, SequentialStep(home), make_pipeline(recipe.compression.upload))
+    return Bench(
+        recipe=recipe,
+        recipe_fingerprint=task.recipe_fingerprint,
+        resident=home,
+        step=SequentialStep(home),
+        pipeline=make_pipeline(recipe.compression.upload),
+        frame=frame_of(home.attached, recipe.adapter),
+        scheme=SCHEMES[recipe.aggregation.scheme],
+    )
 
 
 def _read(task: Task) -> Recipe:

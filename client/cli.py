@@ -10,11 +10,25 @@ import click
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="This client's rows: a file or a folder.")
 @click.option("--keys", type=click.Path(path_type=Path), help="The bundle that the coordinator's operator gave you.")
 @click.option("--model", help="Use this local base model instead of the name in the recipe; it must be the same one.")
+@click.option("--max-rank", type=click.IntRange(1, 4096), metavar="N", help="Train adapters up to this rank alone.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    help="Where tensors that never leave this client are kept between rounds; default ~/.local/state/fedtune/kept.",
+)
 @click.option("--insecure", is_flag=True, help="No encryption; loopback only. Needs --name.")
 @click.option("--name", default="", help="Who this is on an --insecure link; with keys the certificate says it.")
 @click.option("--retry-for", default=300.0, show_default=True, metavar="SECONDS", help="How long to try to reach it.")
 def client(
-    coordinator: str, data: Path, keys: Path | None, model: str | None, insecure: bool, name: str, retry_for: float
+    coordinator: str,
+    data: Path,
+    keys: Path | None,
+    model: str | None,
+    max_rank: int | None,
+    keep: Path | None,
+    insecure: bool,
+    name: str,
+    retry_for: float,
 ) -> None:
     """Take part in a coordinator's run with the rows at --data.
 
@@ -29,4 +43,5 @@ def client(
         raise click.UsageError("an --insecure client needs --name")
     from client.stay import stay
 
-    click.echo(stay(coordinator, data, keys=None if insecure else keys, model=model, name=name, retry_for_s=retry_for))
+    place: dict[str, str | int] = {"model": model or "", "max-rank": max_rank or 0, "keep": str(keep.resolve()) if keep else ""}
+    click.echo(stay(coordinator, data, keys=None if insecure else keys, place=place, name=name, retry_for_s=retry_for))

@@ -1,11 +1,13 @@
 """A client's stay with a coordinator: the Flower ClientApp behind the link, on this machine's own rows."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 from flwr.app import Context, Message, RecordDict
 
-from client.app import app, place
+from client.app import app
+from client.app import place as workplace
 from client.link.credentials import ClientKeys
 from client.link.session import LinkClient
 from fedtune.data.locate import read_source
@@ -14,8 +16,12 @@ from protos.flower import set_identity
 from protos.names import node_id
 
 
-def stay(coordinator: str, data: Path, *, keys: Path | None, model: str | None, name: str, retry_for_s: float) -> str:
+def stay(
+    coordinator: str, data: Path, *, keys: Path | None, place: Mapping[str, str | int], name: str, retry_for_s: float
+) -> str:
     """Work for the coordinator until it says goodbye, and return what it says.
+
+    `place` is this client's own choice of `model`, `max-rank` and `keep`; empty values are left to the defaults.
 
     Raises FedtuneError; also at the end, where the last task did not fit this client's rows or model, so that a client
     that took no part does not look like one that did.
@@ -25,8 +31,7 @@ def stay(coordinator: str, data: Path, *, keys: Path | None, model: str | None, 
     own_name = bundle.name if bundle else name
     set_identity(1, node_id(own_name))
     config: dict[str, str | float | int | bool] = {"client-name": own_name, "data": str(data.resolve())}
-    if model:
-        config["model"] = model
+    config |= {key: value for key, value in place.items() if value}
     context = Context(run_id=1, node_id=node_id(own_name), node_config=config, state=RecordDict(), run_config={})
 
     def handle(message: Message) -> Message:
@@ -44,7 +49,7 @@ def stay(coordinator: str, data: Path, *, keys: Path | None, model: str | None, 
         farewell = link.run()
     except KeyboardInterrupt:
         return "stopped"
-    if trouble := place(context).trouble:
+    if trouble := workplace(context).trouble:
         raise RunError(f"{trouble} (this client took no part in the last round; the coordinator: {farewell})")
     return farewell
 

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from client.bench import Bench, NeedsFactors, set_up
+from client.share import KeepsToItself, Share, personal_state
 from fedtune.data.base import ClientData
 from fedtune.errors import DataError, FedtuneError
+from fedtune.runs.kept import Keep
 from fedtune.seeds import derive_seed
-from fedtune.state import subtract
 from fedtune.training.base import Assignment, LocalResult
 from fedtune.training.gradient import mean_gradients
 from fedtune.wire import Evaluation, Message, Refusal, Task, Update, decode, encode
@@ -25,9 +27,12 @@ class Workplace:
     Guarantees: a reply depends on its task and its client alone; nothing of a client's rows is in a refusal.
     """
 
-    def __init__(self, data_of: DataOf, *, model: str | None = None) -> None:
+    def __init__(
+        self, data_of: DataOf, *, model: str | None = None, keep: Keep | None = None, max_rank: int | None = None
+    ) -> None:
         self._data_of = data_of
         self._model = model
+        self._own = KeepsToItself(keep, max_rank)
         self._bench: Bench | None = None
         self._last: tuple[bytes, Message] = (b"", Refusal("", 0, "", "", ""))
         self.trouble: FedtuneError | None = None
@@ -54,7 +59,7 @@ class Workplace:
             self._note(error)
             yield from (_refuse(task, client, error) for client in clients)
             return
-        yield from _PERFORMERS[task.kind](self._rows_of, bench, task, clients)
+        yield from _PERFORMERS[task.kind](Job(self._rows_of, bench, task, self._own), clients)
 
     def _rows_of(self, client: str, bench: Bench) -> ClientData:
         try:
@@ -81,20 +86,40 @@ class Workplace:
         return self._bench
 
 
-def _train(data_of: DataOf, bench: Bench, task: Task, clients: list[str]) -> Iterator[Message]:
-    prepared = [_assign(data_of, bench, task, client) for client in clients]
-    results = _train_each(bench, [a for a in prepared if isinstance(a, Assignment)])
-    for client, assignment in zip(clients, prepared, strict=True):
-        outcome = next(results) if isinstance(assignment, Assignment) else assignment
-        yield _update(bench, task, outcome) if isinstance(outcome, LocalResult) else _refuse(task, client, outcome)
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A task and what it is done with."""
+
+    data_of: DataOf
+    bench: Bench
+    task: Task
+    own: KeepsToItself
 
 
-def _assign(data_of: DataOf, bench: Bench, task: Task, client: str) -> Assignment | Exception:
-    seed = derive_seed(bench.recipe.run.seed, "train", round_=task.round, client=client)
+def _train(job: Job, clients: list[str]) -> Iterator[Message]:
+    shares = [_prepare(job, client) for client in clients]
+    results = _train_each(job.bench, [share.assignment for share in shares if isinstance(share, Share)])
+    for client, share in zip(clients, shares, strict=True):
+        if isinstance(share, Share):
+            yield _send(job, client, share, next(results))
+        else:
+            yield _refuse(job.task, client, share)
+
+
+def _prepare(job: Job, client: str) -> Share | Exception:
     try:
-        return Assignment(client, task.round, task.state, data_of(client, bench).train, seed)
+        return Share.of(job.bench, job.task, client, job.data_of(client, job.bench).train, job.own)
     except Exception as error:
         return error
+
+
+def _send(job: Job, client: str, share: Share, outcome: LocalResult | Exception) -> Message:
+    if isinstance(outcome, Exception):
+        return _refuse(job.task, client, outcome)
+    try:
+        return share.update(job.bench, job.task, outcome, job.own)
+    except Exception as error:
+        return _refuse(job.task, client, error)
 
 
 def _train_each(bench: Bench, cohort: list[Assignment]) -> Iterator[LocalResult | Exception]:
@@ -112,38 +137,26 @@ def _train_each(bench: Bench, cohort: list[Assignment]) -> Iterator[LocalResult 
         cohort = cohort[done:]
 
 
-def _update(bench: Bench, task: Task, result: LocalResult) -> Update:
-    seed = derive_seed(bench.recipe.run.seed, "upload", round_=task.round, client=result.client)
-    return Update(
-        run=task.run,
-        round=task.round,
-        client=result.client,
-        base=task.base,
-        stages=bench.pipeline.names,
-        tensors=bench.pipeline.encode(subtract(result.state, task.state), seed=seed),
-        examples=result.examples,
-        metrics=result.metrics,
-    )
-
-
-def _evaluate(data_of: DataOf, bench: Bench, task: Task, clients: list[str]) -> Iterator[Message]:
+def _evaluate(job: Job, clients: list[str]) -> Iterator[Message]:
+    bench, task = job.bench, job.task
     for client in clients:
         try:
-            holdout = data_of(client, bench).holdout
+            holdout = job.data_of(client, bench).holdout
             if holdout is None or not len(holdout):
                 raise DataError("the client holds no rows for evaluation")
-            score = bench.step.evaluate(task.state, holdout)
+            score = bench.step.evaluate(personal_state(bench, task, client, job.own), holdout, bench.shift)
         except Exception as error:
             yield _refuse(task, client, error)
         else:
             yield Evaluation(task.run, task.round, client, task.base, score.examples, score.loss_sum, score.correct)
 
 
-def _gradients(data_of: DataOf, bench: Bench, task: Task, clients: list[str]) -> Iterator[Message]:
+def _gradients(job: Job, clients: list[str]) -> Iterator[Message]:
+    bench, task = job.bench, job.task
     limit = bench.recipe.adapter.init_rows
     for client in clients:
         try:
-            rows = data_of(client, bench).train
+            rows = job.data_of(client, bench).train
             seed = derive_seed(bench.recipe.run.seed, "gradient", client=client)
             gradients = mean_gradients(bench.resident, rows, limit=limit, seed=seed)
         except Exception as error:
@@ -152,7 +165,7 @@ def _gradients(data_of: DataOf, bench: Bench, task: Task, clients: list[str]) ->
             yield Update(task.run, task.round, client, task.base, (), gradients, min(limit, len(rows)))
 
 
-_PERFORMERS: dict[str, Callable[[DataOf, Bench, Task, list[str]], Iterator[Message]]] = {
+_PERFORMERS: dict[str, Callable[[Job, list[str]], Iterator[Message]]] = {
     "train": _train,
     "evaluate": _evaluate,
     "gradient": _gradients,

@@ -14,6 +14,7 @@ FedtuneError
 │   ├── UnknownClient      a client that was not asked
 │   ├── NonFiniteUpdate    NaN or infinity in what would be summed
 │   ├── MismatchedUpdate   other names, shapes or dtypes than the adapter has
+│   ├── WrongRank          a rank that the client was not given, or that its tensors do not have
 │   └── WeightOutOfRange   a claimed number of examples that cannot be true
 ├── PrivacyError           a mix or step that would break a stated privacy guarantee
 ├── TransportError         the other side cannot be reached, or refuses who is asking
@@ -84,6 +85,10 @@ class NonFiniteUpdate(ProtocolError):
 
 class MismatchedUpdate(ProtocolError):
     """An update whose tensor names, shapes or dtypes are not the adapter's."""
+
+
+class WrongRank(ProtocolError):
+    """A rank that the client was not given, or that its tensors do not have."""
 
 
 class WeightOutOfRange(ProtocolError):

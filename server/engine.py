@@ -1,11 +1,13 @@
 """The round engine: wait, start or resume, run rounds, evaluate, keep, stop; over any Flower Grid."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from flwr.serverapp import Grid
 
+from fedtune.aggregation import SCHEMES, Global
+from fedtune.aggregation.frame import frame_of
 from fedtune.aggregation.validate import norm_of
 from fedtune.data.base import Rows
 from fedtune.errors import RunError
@@ -13,7 +15,7 @@ from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.log import RoundSinks, open_sinks
 from fedtune.runs.record import RoundRecord, ScoreRecord
-from fedtune.state import State, digest, subtract
+from fedtune.state import subtract
 from fedtune.training.base import LocalStep
 from fedtune.training.resident import Resident
 from fedtune.wire.envelope import MAX_MESSAGE_BYTES
@@ -25,7 +27,7 @@ from server.position import Position, find, keep
 from server.roster import Roster
 from server.round import RoundOutcome, TrainingRound
 from server.select import select_evaluators
-from server.start import first_state
+from server.start import first_state, first_world
 from server.tasking import Tasking
 
 
@@ -53,6 +55,7 @@ class Engine:
         self._roster = Roster(grid)
         self._exchange = Exchange(grid, self._roster, max_bytes=MAX_MESSAGE_BYTES)
         self._tasking: Tasking | None = None
+        self._frame = frame_of(setting.home.attached, setting.recipe.adapter)
         self._sinks = RoundSinks(())
 
     def run(self) -> Position:
@@ -80,33 +83,33 @@ class Engine:
         setting = self._setting
         started = time.monotonic()
         setting.home.attached.load(setting.home.initial)
-        bare = Tasking(setting.recipe, setting.folder.info.id, setting.home)
+        bare = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame)
         first_state(setting.recipe, setting.home, self._exchange, bare, names, self._listener)
-        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home)
-        state = setting.home.attached.read()
+        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame)
+        world = first_world(setting.recipe, setting.home.attached.read())
         attached = setting.home.attached
         shared = attached.shared() if attached.shared_origin == "broadcast" else {}
-        outcome = RoundOutcome(state=state, aggregated=False, clients=(), train_loss=None)
-        return self._close(Position(round=-1, state=state, shared=shared), outcome, started)
+        outcome = RoundOutcome(world=world, aggregated=False, clients=(), train_loss=None)
+        return self._close(Position(round=-1, world=world, shared=shared), outcome, started)
 
     def _resume(self, position: Position) -> None:
         setting = self._setting
         if position.shared:
             setting.home.attached.load_shared(position.shared)
-        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home)
+        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame)
         self._listener.noted(f"going on after round {position.round} of {setting.recipe.federation.rounds}")
 
     def _advance(self, position: Position) -> Position:
         started = time.monotonic()
         names = self._wait_for(self._setting.recipe.federation.min_replies)
-        rounds = TrainingRound(self._setting.recipe, self._exchange, self._tasks(), self._listener)
-        outcome = rounds.run(position.round + 1, position.state, names)
+        rounds = TrainingRound(self._setting.recipe, self._exchange, self._tasks(), self._listener, self._frame)
+        outcome = rounds.run(position.round + 1, replace(position.world, clients=len(names)), names)
         return self._close(position, outcome, started)
 
     def _close(self, before: Position, outcome: RoundOutcome, started: float) -> Position:
         """Evaluate, record and keep one round."""
         round_ = before.round + 1
-        central, federated = self._evaluate(round_, outcome.state) if self._evaluates(round_) else (None, None)
+        central, federated = self._evaluate(round_, outcome.world) if self._evaluates(round_) else (None, None)
         down, up = self._other_bytes(outcome)
         record = RoundRecord(
             round=round_,
@@ -117,13 +120,14 @@ class Engine:
             other_bytes_down=down,
             other_bytes_up=up,
             train_loss=outcome.train_loss,
-            update_norm=norm_of(subtract(outcome.state, before.state)) if outcome.aggregated else None,
+            update_norm=norm_of(subtract(outcome.world.state, before.world.state)) if outcome.aggregated else None,
+            product_error=outcome.product_error,
             central=central,
             federated=federated,
-            state_digest=digest(outcome.state),
+            state_digest=outcome.world.digest(),
         )
         record = record.model_copy(update={"best": is_better(record, before.best, self._setting.recipe.model.task)})
-        after = before.after(record, outcome.state, self._setting.recipe)
+        after = before.after(record, outcome.world, self._setting.recipe)
         keep(self._setting.folder, after, record)
         self._sinks.write(record)
         self._listener.finished(record)
@@ -141,18 +145,20 @@ class Engine:
         every = section.evaluate_every
         return round_ in (0, section.rounds) or bool(every and round_ % every == 0)
 
-    def _evaluate(self, round_: int, state: State) -> tuple[ScoreRecord | None, ScoreRecord | None]:
+    def _evaluate(self, round_: int, world: Global) -> tuple[ScoreRecord | None, ScoreRecord | None]:
         setting, recipe = self._setting, self._setting.recipe
-        central = score_centrally(setting.step, state, setting.test_rows)
+        personal = bool(SCHEMES[recipe.aggregation.scheme].keeps(tuple(self._frame.shapes)))
+        central = None if personal else score_centrally(setting.step, world, setting.test_rows)
         if not recipe.data.holdout_fraction:
             return central, None
         names = select_evaluators(recipe.federation, self._roster.refresh(), seed=recipe.run.seed, round_=round_)
         tasking = self._tasks()
-        task = tasking.task("evaluate", round_, state)
+        task = tasking.task("evaluate", round_, world)
         return central, score_federated(
             self._exchange,
             task,
-            tasking.payloads(task, names),
+            names,
+            tasking,
             deadline_s=recipe.federation.deadline_s,
             listener=self._listener,
         )

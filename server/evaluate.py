@@ -1,31 +1,32 @@
 """Scores of a global state: on the coordinator's own test rows, and on the clients' held-out rows."""
 
-from collections.abc import Mapping
-
+from fedtune.aggregation import Global
 from fedtune.data.base import Rows
 from fedtune.errors import FedtuneError, MalformedMessage, StaleUpdate, UnknownClient
 from fedtune.runs.record import ClientRecord, ScoreRecord
-from fedtune.state import State
 from fedtune.training.base import LocalStep, Score
 from fedtune.wire import Evaluation, Refusal, Task, decode
 from server.exchange import Exchange, Reply
 from server.listener import Listener
+from server.tasking import Tasking
 
 
-def score_centrally(step: LocalStep, state: State, rows: Rows | None) -> ScoreRecord | None:
+def score_centrally(step: LocalStep, world: Global, rows: Rows | None) -> ScoreRecord | None:
     """The score on the coordinator's test rows; None where it has none."""
-    return None if rows is None else as_record(step.evaluate(state, rows))
+    return None if rows is None else as_record(step.evaluate(world.state, rows, world.shift))
 
 
 def score_federated(
-    exchange: Exchange, task: Task, payloads: Mapping[str, bytes], *, deadline_s: float, listener: Listener
+    exchange: Exchange, task: Task, names: list[str], tasking: Tasking, *, deadline_s: float, listener: Listener
 ) -> ScoreRecord | None:
     """The score over all rows that the asked clients hold out, summed; None where nobody scored."""
     total = Score(0, 0.0, 0.0)
+    payloads = tasking.payloads(task, names)
     listener.asked(task.round, len(payloads), "evaluate")
     scores: dict[str, Score] = {}
     for reply in exchange.ask(payloads, message_type="evaluate", round_=task.round, deadline_s=deadline_s):
         record = _take(reply, task, scores, bytes_down=len(payloads[reply.client]))
+        tasking.heard(reply.client, record.outcome)
         listener.replied(record, "evaluate")
     for client in sorted(scores):
         score = scores[client]

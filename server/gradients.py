@@ -1,5 +1,6 @@
 """The weight gradients that a gradient initialisation starts from: of a public set, or of the clients' own rows."""
 
+from fedtune.aggregation import Global
 from fedtune.aggregation.exact_sum import ExactSum
 from fedtune.aggregation.validate import check_delta
 from fedtune.data.table import public_rows
@@ -30,7 +31,7 @@ def private_gradients(
     Each client uploads one gradient per adapted module, which says more of its rows than an adapter does: the
     recipe rules refuse this under privacy. Raises RunError where no client answers.
     """
-    task = tasking.task("gradient", 0, home.attached.read())
+    task = tasking.task("gradient", 0, Global(home.attached.read()))
     shapes = home.attached.target_shapes()
     sums = {name: ExactSum(shape) for name, shape in shapes.items()}
     total = 0

@@ -1,15 +1,17 @@
 """A round's intake: each reply is read, checked and added, or set aside with a named reason."""
 
-from fedtune.aggregation import Aggregator
+from collections.abc import Callable
+
+from fedtune.aggregation import Aggregator, Contribution
 from fedtune.aggregation.validate import check_delta, check_examples, check_origin
 from fedtune.aggregation.weights import weigh
 from fedtune.compression import Pipeline
 from fedtune.errors import DuplicateUpdate, FedtuneError, MalformedMessage, UnknownClient
 from fedtune.recipe import AggregationSection
 from fedtune.runs.record import ClientRecord
-from fedtune.state import Shapes
 from fedtune.wire import Refusal, Task, Update, decode
 from server.exchange import Reply
+from server.expected import Expected
 
 
 class Intake:
@@ -19,10 +21,15 @@ class Intake:
     """
 
     def __init__(
-        self, task: Task, shapes: Shapes, aggregator: Aggregator, pipeline: Pipeline, section: AggregationSection
+        self,
+        task: Task,
+        expected: Callable[[str, int], Expected],
+        aggregator: Aggregator,
+        pipeline: Pipeline,
+        section: AggregationSection,
     ) -> None:
         self._task = task
-        self._shapes = shapes
+        self._expected = expected
         self._aggregator = aggregator
         self._pipeline = pipeline
         self._section = section
@@ -60,10 +67,12 @@ class Intake:
             stages=self._pipeline.names,
         )
         check_examples(message.examples, self._section)
+        expected = self._expected(reply.client, message.rank)
         delta = self._pipeline.decode(message.tensors)
-        check_delta(delta, self._shapes, self._section)
+        check_delta(delta, expected.shapes, self._section)
+        check_delta(message.control, expected.control, self._section)
         weight = weigh(message.examples, self._section)
-        self._aggregator.add(delta, weight)
+        self._aggregator.add(Contribution(reply.client, delta, weight, expected.slots, message.control))
         return self._count(reply, bytes_down, message, weight)
 
     def _check_sender(self, message: Update, client: str) -> None:
@@ -88,6 +97,7 @@ class Intake:
             seconds=seconds,
             bytes_down=bytes_down,
             bytes_up=len(reply.data),
+            rank=message.rank,
         )
 
     def _record(self, reply: Reply, bytes_down: int, outcome: str, detail: str) -> ClientRecord:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from fedtune.aggregation import Global
 from fedtune.recipe import Recipe
 from fedtune.runs.checkpoint import Checkpoint
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.record import RoundRecord
+from fedtune.runs.world import parts_of, world_of
 from fedtune.state import State
 from server.best import is_better, score_of
 
@@ -15,7 +17,7 @@ class Position:
     """All that the next round depends on."""
 
     round: int
-    state: State
+    world: Global
     shared: State = field(default_factory=dict)
     best: RoundRecord | None = None
     """The best evaluated round so far."""
@@ -24,13 +26,13 @@ class Position:
     failed: int = 0
     """Rounds in a row that had too few updates."""
 
-    def after(self, record: RoundRecord, state: State, recipe: Recipe) -> "Position":
+    def after(self, record: RoundRecord, world: Global, recipe: Recipe) -> "Position":
         """The position after one more round."""
         better = is_better(record, self.best, recipe.model.task)
         scored = score_of(record) is not None
         return Position(
             round=record.round,
-            state=state,
+            world=world,
             shared=self.shared,
             best=record.model_copy(update={"best": True}) if better else self.best,
             stale=0 if better else self.stale + scored,
@@ -40,12 +42,14 @@ class Position:
 
 def keep(folder: RunFolder, position: Position, record: RoundRecord) -> None:
     """Write a finished round and the position after it; a crash between the two does the round again."""
+    world = position.world
     extra = {
         "best": position.best.as_json() if position.best else None,
         "stale": position.stale,
         "failed": position.failed,
+        "shift_key": world.shift.key,
     }
-    checkpoint = Checkpoint(position.round, position.state, position.shared, extra, best=record.best)
+    checkpoint = Checkpoint(position.round, world.state, position.shared, parts_of(world), extra, best=record.best)
     folder.finish_round(record, checkpoint)
 
 
@@ -57,7 +61,7 @@ def find(folder: RunFolder) -> Position | None:
     best = checkpoint.extra["best"]
     return Position(
         round=checkpoint.round,
-        state=checkpoint.state,
+        world=world_of(checkpoint),
         shared=checkpoint.shared,
         best=RoundRecord.model_validate(best) if best else None,
         stale=int(checkpoint.extra["stale"]),

@@ -4,12 +4,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedtune.aggregation import make_aggregator
+from fedtune.aggregation.diagnose import Diagnosed
+
+from fedtune.aggregation import Frame, Global, make_aggregator
 from fedtune.compression import make_pipeline
 from fedtune.recipe import Recipe
 from fedtune.runs.record import ClientRecord
-from fedtune.state import State, shapes_of
 from server.exchange import Exchange
+from server.expected import Expectation
 from server.intake import Intake
 from server.listener import Listener
 from server.select import select, wanted
@@ -20,32 +22,35 @@ from server.tasking import Tasking
 class RoundOutcome:
     """What a training round came to."""
 
-    state: State
-    """The next global state; the old one where too few replied."""
+    world: Global
+    """What the next round starts from; what this one did where too few replied."""
     aggregated: bool
     clients: tuple[ClientRecord, ...]
     train_loss: float | None
+    product_error: float | None = None
 
 
 class TrainingRound:
     """Runs training rounds of one recipe over one exchange."""
 
-    def __init__(self, recipe: Recipe, exchange: Exchange, tasking: Tasking, listener: Listener) -> None:
+    def __init__(self, recipe: Recipe, exchange: Exchange, tasking: Tasking, listener: Listener, frame: Frame) -> None:
         self._recipe = recipe
+        self._frame = frame
         self._exchange = exchange
         self._tasking = tasking
         self._listener = listener
         self._pipeline = make_pipeline(recipe.compression.upload)
 
-    def run(self, round_: int, state: State, names: list[str]) -> RoundOutcome:
-        """One round from `state` over the connected clients `names`."""
+    def run(self, round_: int, world: Global, names: list[str]) -> RoundOutcome:
+        """One round from `world` over the connected clients `names`."""
         section = self._recipe.federation
         chosen = select(section, names, seed=self._recipe.run.seed, round_=round_)
         enough = wanted(section, len(names))
-        task = self._tasking.task("train", round_, state)
-        aggregator = make_aggregator(self._recipe.aggregation)
-        aggregator.begin(state)
-        intake = Intake(task, shapes_of(state), aggregator, self._pipeline, self._recipe.aggregation)
+        task = self._tasking.task("train", round_, world)
+        aggregator = make_aggregator(self._recipe.aggregation, self._frame)
+        aggregator.begin(world, round_)
+        expect = Expectation(self._recipe, self._frame, self._tasking, round_)
+        intake = Intake(task, expect, aggregator, self._pipeline, self._recipe.aggregation)
         self._listener.asked(round_, len(chosen), "train")
         deadline = time.monotonic() + section.deadline_s
         records = self._ask(intake, self._tasking.payloads(task, chosen), round_, deadline, enough)
@@ -55,10 +60,11 @@ class TrainingRound:
             records |= {client: _with_traffic_of(records[client], record) for client, record in again.items()}
         good = intake.accepted >= section.min_replies
         return RoundOutcome(
-            state=aggregator.finish() if good else state,
+            world=aggregator.finish() if good else world,
             aggregated=good,
             clients=tuple(records[client] for client in sorted(records)),
             train_loss=intake.train_loss,
+            product_error=aggregator.error if good and isinstance(aggregator, Diagnosed) else None,
         )
 
     def _ask(
@@ -71,7 +77,7 @@ class TrainingRound:
         for reply in replies:
             record = intake.take(reply, bytes_down=len(payloads[reply.client]))
             records[reply.client] = record
-            self._tasking.heard(reply.client, record.outcome)
+            self._tasking.heard(reply.client, record.outcome, record.rank)
             self._listener.replied(record, "train")
             if intake.accepted >= enough and len(records) < len(payloads):
                 replies.close()

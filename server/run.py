@@ -5,16 +5,21 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
+from fedtune.aggregation import SCHEMES
+from fedtune.aggregation.frame import frame_of
 from fedtune.data.table import central_rows, with_labels
-from fedtune.errors import FedtuneError, RunError
+from fedtune.errors import FedtuneError
 from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.plots import draw_plots
+from fedtune.runs.world import world_of
 from fedtune.state import parameter_count
-from fedtune.training.resident import Resident, resident
+from fedtune.training.resident import resident
 from fedtune.training.sequential import SequentialStep
 from server.engine import Engine, Setting
+from server.evaluate import score_centrally
 from server.listener import Listener
+from server.soup import final_checkpoint, soup
 
 
 def run(grid: Grid, recipe: Recipe, *, resume: bool, listener: Listener) -> Path:
@@ -44,16 +49,29 @@ def _run(grid: Grid, folder: RunFolder, listener: Listener) -> None:
     )
     setting = Setting(recipe, folder, home, SequentialStep(home), central_rows(recipe, home.loaded))
     Engine(grid, setting, listener).run()
-    write_adapter(folder, home)
+    write_adapter(setting, listener)
     draw_plots(folder)
 
 
-def write_adapter(folder: RunFolder, home: Resident) -> None:
-    """Write the best evaluated state, or the last one, as a PEFT adapter into the run folder."""
-    checkpoint = folder.checkpoints.best() or folder.checkpoints.latest()
-    if checkpoint is None:
-        raise RunError(f"{folder.path} has no checkpoint to make an adapter from; run it again")
+def write_adapter(setting: Setting, listener: Listener) -> None:
+    """Write the best evaluated state, the last one, or the soup that the recipe asks for, into the run folder.
+
+    Nothing is written where every client keeps an adapter of its own: there is no global one.
+    """
+    folder, home = setting.folder, setting.home
+    frame = frame_of(home.attached, setting.recipe.adapter)
+    if SCHEMES[setting.recipe.aggregation.scheme].keeps(tuple(frame.shapes)):
+        listener.noted("there is no global adapter: each client keeps its own; export one from where a client keeps it")
+        return
+    checkpoint = final_checkpoint(folder)
     if checkpoint.shared:
         home.attached.load_shared(checkpoint.shared)
-    home.attached.load(checkpoint.state)
+    world = world_of(checkpoint)
+    if setting.recipe.run.soup != "none":
+        world = soup(folder, frame, lambda made: score_centrally(setting.step, made, setting.test_rows))
+        if score := score_centrally(setting.step, world, setting.test_rows):
+            folder.describe(soup_accuracy=score.accuracy, soup_loss=score.loss)
+            listener.noted(f"the soup of the kept checkpoints: {score.accuracy:.1%} of the test rows right")
+    home.attached.shift_to(world.shift)
+    home.attached.load(world.state)
     home.attached.save(folder.adapter_path, base=home.loaded.source)

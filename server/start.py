@@ -1,6 +1,8 @@
 """The first global state: what the adapter's initialisation gives, after gradients where it asks for them."""
 
+from fedtune.aggregation import Global
 from fedtune.recipe import Recipe
+from fedtune.state import State
 from fedtune.training.resident import Resident
 from server.exchange import Exchange
 from server.gradients import private_gradients, public_gradients
@@ -17,3 +19,9 @@ def first_state(
     elif recipe.adapter.init == "private-gradient":
         listener.noted("adapter.init = 'private-gradient': the clients' own gradients shape the adapter from the start")
         home.attached.initialise(private_gradients(recipe, home, exchange, tasking, names, listener))
+
+
+def first_world(recipe: Recipe, state: State) -> Global:
+    """What the first round starts from: the adapter as it was initialised, and zero control variates for SCAFFOLD."""
+    control = {name: tensor.new_zeros(tensor.shape) for name, tensor in state.items()}
+    return Global(state, control=control if recipe.training.scaffold else {})

@@ -1,33 +1,53 @@
-"""The bytes that a round sends: encoded once, with the broadcast factors only for clients not known to hold them."""
+"""The bytes that a round sends: encoded once for all clients that get the same, with what each is known to hold."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from fedtune.adapters.shift import NO_SHIFT
+from fedtune.adapters.slots import choose_slots, narrow
+from fedtune.aggregation import SCHEMES, Frame, Global
 from fedtune.recipe import Recipe
-from fedtune.state import State, digest
+from fedtune.recipe.ranks import rank_of
+from fedtune.state import State, digest, parameter_count
 from fedtune.training.resident import Resident
 from fedtune.wire import Task, TaskKind, encode
+
+
+@dataclass(slots=True)
+class _Client:
+    """What the coordinator knows of one client."""
+
+    has_factors: bool = False
+    shift_key: str = ""
+    rank: int = 0
+    """The smaller rank that it went down to by itself; 0 where it did not."""
 
 
 class Tasking:
     """Makes the tasks of one run.
 
-    Who answered a task that built on the factors holds them; who says `needs-factors` has lost them.
+    Who answered a task that built on the factors holds them, and the change of the base weights too; who says
+    `needs-factors` has lost both.
     """
 
-    def __init__(self, recipe: Recipe, run: str, home: Resident) -> None:
+    def __init__(self, recipe: Recipe, run: str, home: Resident, frame: Frame) -> None:
+        self._whole = recipe
         self._recipe = recipe.for_clients()
         self._fingerprint = recipe.fingerprint()
         self._run = run
+        self._frame = frame
+        self._keeps = frozenset(SCHEMES[recipe.aggregation.scheme].keeps(tuple(frame.shapes)))
         self._model_fingerprint = home.loaded.fingerprint
         attached = home.attached
         broadcast = attached.shared_origin == "broadcast"
         self._shared: State = attached.shared() if broadcast else {}
         self._shared_digest = digest(self._shared) if broadcast else ""
         self._sketch = {} if broadcast else attached.sketch()
-        self._holders: set[str] = set()
+        self._shift = NO_SHIFT
+        self._clients: dict[str, _Client] = {}
 
-    def task(self, kind: TaskKind, round_: int, state: State) -> Task:
-        """The task of a round, without factors."""
+    def task(self, kind: TaskKind, round_: int, world: Global) -> Task:
+        """The task of a round, whole, without factors and shift."""
+        self._shift = world.shift
         return Task(
             kind=kind,
             run=self._run,
@@ -35,21 +55,59 @@ class Tasking:
             recipe=self._recipe,
             recipe_fingerprint=self._fingerprint,
             model_fingerprint=self._model_fingerprint,
-            base=digest(state),
-            state=state,
+            base=world.digest(),
+            state={name: tensor for name, tensor in world.state.items() if name not in self._keeps},
             sketch=self._sketch,
             shared_digest=self._shared_digest,
+            shift_key=world.shift.key,
+            control=world.control if kind == "train" else {},
         )
 
     def payloads(self, task: Task, clients: list[str]) -> dict[str, bytes]:
         """The bytes for each client; clients that get the same bytes share one object."""
-        plain = encode(task)
-        full = encode(replace(task, shared=self._shared)) if self._shared and set(clients) - self._holders else plain
-        return {client: plain if client in self._holders else full for client in clients}
+        encoded: dict[tuple[object, ...], bytes] = {}
+        return {client: self._payload(task, client, encoded) for client in clients}
 
-    def heard(self, client: str, outcome: str) -> None:
-        """Learn from a client's outcome whether it holds the factors."""
+    def rank(self, client: str) -> int:
+        """The rank that a client is given: the recipe's for its name, or a smaller one that it went down to."""
+        total = self._frame.slots
+        rank = min(rank_of(client, self._whole.federation.ranks, total), total)
+        return min(rank, self._client(client).rank or total)
+
+    def heard(self, client: str, outcome: str, rank: int = 0) -> None:
+        """Learn from a client's outcome what it holds, and at which rank it works."""
+        known = self._client(client)
         if outcome == "needs-factors":
-            self._holders.discard(client)
+            known.has_factors, known.shift_key = False, ""
         elif outcome == "ok":
-            self._holders.add(client)
+            known.has_factors, known.shift_key = True, self._shift.key
+            known.rank = rank or known.rank
+
+    def _client(self, client: str) -> _Client:
+        return self._clients.setdefault(client, _Client())
+
+    def _payload(self, task: Task, client: str, encoded: dict[tuple[object, ...], bytes]) -> bytes:
+        known, frame = self._client(client), self._frame
+        rank = self.rank(client)
+        seed = self._whole.run.seed
+        slots = choose_slots(frame.form, frame.slots, rank, seed=seed, round_=task.round, client=client)
+        key = (slots, known.has_factors, known.shift_key)
+        if key not in encoded:
+            made = replace(
+                task,
+                state=narrow(task.state, frame.axes, slots),
+                rank=len(slots) if slots is not None else 0,
+                shared={} if known.has_factors else self._shared,
+            )
+            encoded[key] = encode(self._with_shift(made, known.shift_key))
+        return encoded[key]
+
+    def _with_shift(self, task: Task, held: str) -> Task:
+        """The whole shift, or the last increment for who holds the one before and where that is less."""
+        shift = self._shift
+        if held == shift.key:
+            return task
+        smaller = parameter_count(shift.last.values()) <= parameter_count(shift.tensors.values())
+        if held and shift.last and held == shift.last_from and smaller:
+            return replace(task, shift=shift.last, shift_from=held)
+        return replace(task, shift=shift.tensors)

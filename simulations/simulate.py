@@ -9,6 +9,7 @@ from flwr.app import Context, RecordDict
 from client.work import Workplace
 from fedtune.data.table import with_labels
 from fedtune.recipe import Recipe
+from fedtune.runs.kept import Keep
 from fedtune.training.device import choose_device
 from server.app import make_app, run_config, run_folder
 from server.listener import Listener
@@ -29,7 +30,7 @@ def simulate(
         torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
     recipe = with_labels(recipe)
     population = Population.of(recipe)
-    workplace = Workplace(population)
+    workplace = Workplace(population, keep=Keep(Path(recipe.run.folder) / recipe.run.name / "clients"))
     with Workers(workplace, count) if count > 1 else nullcontext(workplace) as answers:
         grid = CohortGrid(population.names, work_with(answers))
         config = run_config(recipe, resume=resume)

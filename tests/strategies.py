@@ -9,22 +9,41 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from fedtune.recipe import Recipe
+from fedtune.recipe.aggregation import SchemeName
 from fedtune.recipe.keys import field_at, leaf_keys
 from fedtune.recipe.lines import Path
 from fedtune.recipe.methods import METHODS
 from fedtune.recipe.rules import broken_rules
+from fedtune.recipe.rules_aggregation import DIFFERENT_RANKS, SHIFTING
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,10}", fullmatch=True)
 DEVICES = st.sampled_from(["auto", "cpu", "mps", "cuda", "cuda:1"])
 
-PATTERNED: dict[Path, st.SearchStrategy[Any]] = {("run", "name"): NAMES, ("training", "device"): DEVICES}
+PATTERNED: dict[Path, st.SearchStrategy[Any]] = {
+    ("run", "name"): NAMES,
+    ("training", "device"): DEVICES,
+    ("run", "keep_checkpoints"): st.integers(3, 9),
+}
 """Fields whose texts follow a pattern."""
 
 COUPLED: frozenset[Path] = frozenset(
     {
         ("method",),
         ("adapter", "alpha"),
+        ("adapter", "freeze_a"),
+        ("adapter", "peft_type"),
+        ("adapter", "peft_options"),
+        ("aggregation", "before_rule"),
+        ("aggregation", "prune"),
+        ("aggregation", "rule"),
+        ("aggregation", "scheme"),
+        ("aggregation", "server_optimizer"),
+        ("federation", "ranks"),
+        ("model", "quantization"),
+        ("training", "max_grad_norm"),
+        ("training", "scaffold"),
+        ("training", "weight_decay"),
         ("adapter", "dropout"),
         ("adapter", "head"),
         ("adapter", "init"),
@@ -79,10 +98,14 @@ def coupled_keys(draw: st.DrawFn) -> dict[Path, Any]:
     least = draw(st.integers(1, 5))
     asked = draw(st.sampled_from([0, least, least + 3]))
     stop = draw(st.sampled_from([0, 2]))
-    sgd = draw(st.booleans())
+    scaffold = draw(st.integers(0, 4)) == 0
+    sgd = scaffold or draw(st.booleans())
     length = draw(st.sampled_from([{}, {("training", "epochs"): 3}, {("training", "steps"): 7}]))
     return {
-        **draw(adapters()),
+        **draw(adapters(plain=scaffold)),
+        ("training", "scaffold"): scaffold,
+        ("training", "max_grad_norm"): None if scaffold else draw(st.sampled_from([None, 1.0])),
+        ("training", "weight_decay"): 0.0 if scaffold else draw(st.sampled_from([0.0, 0.01])),
         **length,
         ("model", "name"): draw(TEXTS.filter(bool)),
         ("model", "task"): "causal-lm" if language else draw(st.sampled_from(["sequence-classification"])),
@@ -97,29 +120,53 @@ def coupled_keys(draw: st.DrawFn) -> dict[Path, Any]:
         ("federation", "early_stop"): stop,
         ("federation", "evaluate_every"): draw(st.integers(1, 3)) if stop else draw(st.integers(0, 3)),
         ("training", "optimizer"): "sgd" if sgd else "adamw",
-        ("training", "momentum"): draw(st.sampled_from([0.0, 0.9])) if sgd else 0.0,
+        ("training", "momentum"): draw(st.sampled_from([0.0, 0.9])) if sgd and not scaffold else 0.0,
         ("compression", "upload"): draw(st.sampled_from([(), ("fp16",), ("bf16",)])),
     }
 
 
+STARTS = {
+    "lora": ["kaiming"],
+    "square": ["weights", "random", "public-gradient", "private-gradient"],
+    "ravan": ["random"],
+    "peft": ["random"],
+}
+
+
 @st.composite
-def adapters(draw: st.DrawFn) -> dict[Path, Any]:
-    """A kind of adapter with a start of its own, and a method that agrees with both, or none."""
-    kind = draw(st.sampled_from(["lora", "square"]))
-    starts = {"lora": ["kaiming"], "square": ["weights", "random", "public-gradient", "private-gradient"]}
-    init = draw(st.sampled_from(starts[kind]))
+def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
+    """A kind of adapter with a start and a scheme of its own, and a method that agrees with all, or none.
+
+    `plain` is for corrections that only the plain mean of equal ranks allows.
+    """
+    kind = draw(st.sampled_from(sorted(STARTS)))
+    init = draw(st.sampled_from(STARTS[kind]))
+    freeze_a = kind == "lora" and draw(st.booleans())
+    scheme = "mean"
+    if kind == "lora" and not freeze_a and not plain:
+        scheme = draw(st.sampled_from(get_args(SchemeName)))
+    different = kind in DIFFERENT_RANKS.get(scheme, ()) and not freeze_a and not plain
+    ranks = draw(st.sampled_from([(), ("a*=1", "*-b=1")])) if different else ()
+    robust = scheme == "mean" and not plain and not ranks and draw(st.booleans())
+    chosen = {("adapter", "kind"): kind, ("adapter", "init"): init, ("aggregation", "scheme"): scheme}
+    chosen[("adapter", "freeze_a")] = freeze_a
     agreeing = [
-        name
-        for name, method in METHODS.items()
-        if kind in method.settles["adapter", "kind"] and init in method.settles["adapter", "init"]
+        name for name, m in METHODS.items() if all(chosen[path] in values for path, values in m.settles.items())
     ]
     return {
+        **chosen,
         ("method",): draw(st.sampled_from(["", *agreeing])),
-        ("adapter", "kind"): kind,
-        ("adapter", "init"): init,
         ("adapter", "init_source"): draw(TEXTS.filter(bool)) if init == "public-gradient" else "",
         ("adapter", "alpha"): draw(st.sampled_from([None, 8.0])) if kind == "lora" else None,
         ("adapter", "dropout"): draw(st.sampled_from([0.0, 0.05])) if kind == "lora" else 0.0,
+        ("adapter", "peft_type"): "ia3" if kind == "peft" else "",
+        ("adapter", "peft_options"): draw(st.sampled_from([(), ("a=1", "b=x")])) if kind == "peft" else (),
+        ("aggregation", "rule"): draw(st.sampled_from(["median", "krum"])) if robust else "mean",
+        ("aggregation", "before_rule"): draw(st.sampled_from([(), ("nnm",)])) if robust else (),
+        ("aggregation", "prune"): draw(st.sampled_from([0.0, 0.25])) if scheme == "hetlora" else 0.0,
+        ("aggregation", "server_optimizer"): draw(st.sampled_from(["none", "yogi"])) if scheme == "mean" else "none",
+        ("federation", "ranks"): ranks,
+        ("model", "quantization"): "none" if scheme in SHIFTING else draw(st.sampled_from(["none", "nf4"])),
     }
 
 

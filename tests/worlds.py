@@ -5,7 +5,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+from fedtune.adapters.base import Products
+from fedtune.adapters.slots import Axes
+from fedtune.aggregation import Frame
+from fedtune.errors import AdapterError
 from fedtune.recipe import Recipe
+from fedtune.recipe.adapter import AdapterForm
+from fedtune.state import State, shapes_of
 
 GOOD, BAD = ("good", "warm", "free", "truly"), ("bad", "dull", "long", "far")
 FILLER = ("the", "film", "is", "a", "meeting", "and", "what", "with")
@@ -36,3 +42,21 @@ def tiny_recipe(model: Path, rows: Path | str, folder: Path, **sections: dict[st
     for name, values in sections.items():
         base[name] = {**base.get(name, {}), **values}
     return Recipe.model_validate_json(json.dumps(base))
+
+
+def frame_for(state: State, *, form: AdapterForm = "square", axes: Axes | None = None, slots: int = 0) -> Frame:
+    """What an aggregator knows of an adapter that has the tensors of `state` and no model around it."""
+
+    def no_products(_: State) -> Products:
+        raise AdapterError("this adapter is tensors alone")
+
+    return Frame(
+        form=form,
+        shapes=shapes_of(state),
+        axes=axes or {},
+        slots=slots,
+        modules={},
+        scale=1.0,
+        seed=0,
+        products=no_products,
+    )

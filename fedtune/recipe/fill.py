@@ -10,8 +10,12 @@ from fedtune.recipe.methods import METHODS, no_method
 from fedtune.recipe.problems import Problem
 from fedtune.recipe.source import Values
 
-CONSEQUENCES: tuple[tuple[Path, str, Path, Any], ...] = (
+CONSEQUENCES: tuple[tuple[Path, Any, Path, Any], ...] = (
     (("adapter", "kind"), "lora", ("adapter", "init"), "kaiming"),
+    (("adapter", "kind"), "ravan", ("adapter", "init"), "random"),
+    (("adapter", "kind"), "peft", ("adapter", "init"), "random"),
+    (("training", "scaffold"), True, ("training", "optimizer"), "sgd"),
+    (("training", "scaffold"), True, ("training", "max_grad_norm"), "none"),
     (("model", "task"), "causal-lm", ("adapter", "head"), False),
 )
 """Where the first key has the first value and the second key is open, the second key has the second value."""
@@ -53,12 +57,12 @@ def _fill_method(values: Values, filled: Filled) -> list[Problem]:
         if found is None:
             _put(values, path, agreeing[0])
             filled[path] = f'method "{name}"'
-        elif isinstance(found, str) and found not in agreeing:
+        elif isinstance(found, str | bool) and found not in agreeing:
             problems.append(Problem((("method",), path), _contradiction(name, path, agreeing, found)))
     return problems
 
 
-def _contradiction(name: str, path: Path, agreeing: tuple[str, ...], found: str) -> str:
+def _contradiction(name: str, path: Path, agreeing: tuple[str | bool, ...], found: str | bool) -> str:
     means = " or ".join(map(as_toml, agreeing))
     return (
         f'method = "{name}" means {dotted(path)} = {means}, but the recipe says {as_toml(found)}; '

@@ -8,6 +8,7 @@ from fedtune.recipe.lines import Path
 from fedtune.recipe.suggest import did_you_mean
 
 KIND, INIT, SCHEME = ("adapter", "kind"), ("adapter", "init"), ("aggregation", "scheme")
+FREEZE_A = ("adapter", "freeze_a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,13 @@ class Method:
 
     title: str
     """One line with the source."""
-    settles: Mapping[Path, tuple[str, ...]]
+    settles: Mapping[Path, tuple[str | bool, ...]]
     """The values of each key that agree with the method; the first fills a key that is left open."""
+
+
+def _lora(title: str, scheme: str) -> Method:
+    """A method that trains LoRA and averages it by `scheme`."""
+    return Method(title, {KIND: ("lora",), INIT: ("kaiming",), FREEZE_A: (False,), SCHEME: (scheme,)})
 
 
 METHODS: Mapping[str, Method] = {
@@ -29,9 +35,24 @@ METHODS: Mapping[str, Method] = {
             SCHEME: ("mean",),
         },
     ),
-    "fedit": Method(
-        "plain LoRA, A and B averaged each by itself (arXiv 2305.05644)",
-        {KIND: ("lora",), INIT: ("kaiming",), SCHEME: ("mean",)},
+    "fedit": _lora("plain LoRA, A and B averaged each by itself (arXiv 2305.05644)", "mean"),
+    "ffa-lora": Method(
+        "LoRA with a frozen A that all clients share, B averaged exactly (arXiv 2403.12313)",
+        {KIND: ("lora",), INIT: ("kaiming",), FREEZE_A: (True,), SCHEME: ("mean",)},
+    ),
+    "rolora": _lora("LoRA whose B and A take turns by round, averaged exactly (arXiv 2502.01755)", "rolora"),
+    "fedsa-lora": _lora("LoRA that shares A; B and the head stay with each client (arXiv 2410.01463)", "fedsa"),
+    "fedex-lora": _lora("LoRA averaged exactly by a residual on the base weights (arXiv 2410.09432)", "fedex"),
+    "flora": _lora("LoRA stacked, merged into the base weights, begun anew (arXiv 2409.05976)", "flora"),
+    "flexlora": _lora("LoRA by the SVD of the mean product, for different ranks (arXiv 2402.11505)", "flexlora"),
+    "hetlora": _lora("LoRA padded with zeros, weighted by norm, for different ranks (arXiv 2401.06432)", "hetlora"),
+    "lora-fair": _lora("LoRA whose mean B is corrected towards the mean product (arXiv 2411.14961)", "lora-fair"),
+    "florist": _lora("LoRA by the singular values that hold the energy (arXiv 2506.09199)", "florist"),
+    "fedrot-lora": _lora("LoRA turned towards the global factors before the mean (arXiv 2602.23638)", "fedrot"),
+    "fedsvd": _lora("LoRA that trains B; A is made orthonormal anew each round (arXiv 2505.12805)", "fedsvd"),
+    "ravan": Method(
+        "several trained squares between frozen orthogonal factors, averaged exactly (arXiv 2506.05568)",
+        {KIND: ("ravan",), INIT: ("random",), SCHEME: ("mean",)},
     ),
     "lora-sb": Method(
         "R between factors of the first gradient (arXiv 2411.19557), read from the clients' own rows as published",
@@ -43,7 +64,7 @@ METHODS: Mapping[str, Method] = {
     ),
 }
 
-LATER = ("fedex-lora", "ffa-lora", "flora", "lora-fair", "ravan", "sfprompt")
+LATER = ("sfprompt",)
 """Published methods that later versions carry out."""
 
 

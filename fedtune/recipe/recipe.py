@@ -31,8 +31,8 @@ class Recipe(Section):
     """One run, resolved: every field has its value."""
 
     method: str = ""
-    """A published method, `fed-sb`, `fedit`, `lora-sb` or `lora-xs`: it settles what is left open of the adapter's kind
-    and start and of the aggregation. Empty for none."""
+    """A published method, for example `fed-sb`, `fedex-lora` or `ravan`: it settles what is left open of the adapter's
+    kind and start and of the aggregation. Empty for none."""
     model: ModelSection
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()

@@ -4,20 +4,24 @@ A rule is a small function from a recipe to a sentence, or None where the recipe
 about. Keys of one section that exclude each other are rules too; what one key may hold by itself is its type's.
 """
 
+from collections.abc import Mapping
+
+from fedtune.recipe.adapter import AdapterKind
 from fedtune.recipe.allowed import as_toml
 from fedtune.recipe.problems import Problem
 from fedtune.recipe.recipe import Recipe
 from fedtune.recipe.rule import Rule, check, into
+from fedtune.recipe.rules_aggregation import AGGREGATION_RULES
 
 RULES: list[Rule] = []
-"""Every rule, in the order of this file."""
+"""The rules of this file, in its order; those about aggregation have a file of their own."""
 
 refuses = into(RULES)
 
 
 def broken_rules(recipe: Recipe) -> list[Problem]:
     """The rules that `recipe` breaks, each with its sentence."""
-    return check(RULES, recipe)
+    return check([*RULES, *AGGREGATION_RULES], recipe)
 
 
 # Privacy
@@ -80,34 +84,54 @@ def _source_without_public_gradient(r: Recipe) -> str | None:
 
 @refuses("adapter.dropout", "adapter.kind")
 def _square_with_dropout(r: Recipe) -> str | None:
-    if r.adapter.kind != "square" or not r.adapter.dropout:
+    if r.adapter.kind == "lora" or not r.adapter.dropout:
         return None
     return 'adapter.dropout is for adapter.kind = "lora"; take it out, or set kind = "lora"'
 
 
 @refuses("adapter.alpha", "adapter.kind")
 def _square_with_alpha(r: Recipe) -> str | None:
-    if r.adapter.kind != "square" or r.adapter.alpha is None:
+    if r.adapter.kind == "lora" or r.adapter.alpha is None:
         return None
     return (
-        'adapter.alpha is for adapter.kind = "lora": a square adapter is always scaled by one; take it out, and tune '
-        "training.lr instead"
+        f'adapter.alpha is for adapter.kind = "lora": a {r.adapter.kind} adapter is always scaled by one; take it out, '
+        "and tune training.lr instead"
     )
 
 
-LORA_STARTS = ("kaiming",)
-SQUARE_STARTS = ("weights", "random", "public-gradient", "private-gradient")
+@refuses("adapter.freeze_a", "adapter.kind")
+def _freeze_a_of_another_kind(r: Recipe) -> str | None:
+    if not r.adapter.freeze_a or r.adapter.kind == "lora":
+        return None
+    return 'adapter.freeze_a is for adapter.kind = "lora"; take it out, or set kind = "lora"'
+
+
+@refuses("adapter.peft_type", "adapter.kind")
+def _peft_type_of_another_kind(r: Recipe) -> str | None:
+    if r.adapter.kind == "peft" and not r.adapter.peft_type:
+        return 'adapter.kind = "peft" needs adapter.peft_type, a method of the peft library, for example "ia3"'
+    if r.adapter.kind != "peft" and (r.adapter.peft_type or r.adapter.peft_options):
+        return 'adapter.peft_type and peft_options are for adapter.kind = "peft"; take them out, or set kind = "peft"'
+    return None
+
+
+STARTS: Mapping[AdapterKind, tuple[str, ...]] = {
+    "lora": ("kaiming",),
+    "square": ("weights", "random", "public-gradient", "private-gradient"),
+    "ravan": ("random",),
+    "peft": ("random",),
+}
 
 
 @refuses("adapter.init", "adapter.kind")
 def _start_of_another_kind(r: Recipe) -> str | None:
-    known = {"lora": LORA_STARTS, "square": SQUARE_STARTS}[r.adapter.kind]
+    known = STARTS[r.adapter.kind]
     if r.adapter.init in known:
         return None
-    other = "square" if r.adapter.kind == "lora" else "lora"
+    others = [kind for kind, starts in STARTS.items() if r.adapter.init in starts and kind != "peft"]
     return (
         f'adapter.kind = "{r.adapter.kind}" does not start by init = "{r.adapter.init}"; set init to '
-        f'{" or ".join(map(as_toml, known))}, or kind = "{other}"'
+        f"{' or '.join(map(as_toml, known))}, or kind = {' or '.join(map(as_toml, others))}"
     )
 
 

@@ -18,7 +18,8 @@ from fedtune.errors import RunError
 from fedtune.runs.atomic import TEMPORARY_PREFIX, storage_errors, sync_folder, write_durably
 from fedtune.state import State, digest
 
-FORMAT = 1
+FORMAT = 2
+"""2 has `parts`; 1 had none, and is read still."""
 STATE_NAME = "state.safetensors"
 SHARED_NAME = "shared.safetensors"
 HEADER_NAME = "checkpoint.json"
@@ -32,6 +33,8 @@ class Checkpoint:
     state: State
     shared: State = field(default_factory=dict)
     """The frozen factors, where the recipe alone does not give them again."""
+    parts: dict[str, State] = field(default_factory=dict)
+    """More named states, each a file of its own: what was added to the base weights, a server optimiser's moments, …"""
     extra: dict[str, Any] = field(default_factory=dict)
     """JSON values of the round engine (best score so far, failed rounds in a row, …)."""
     best: bool = False
@@ -75,6 +78,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         round=header["round"],
         state=_read_tensors(folder, STATE_NAME, header),
         shared=_read_tensors(folder, SHARED_NAME, header) if SHARED_NAME in header["files"] else {},
+        parts={name: _read_tensors(folder, _part_name(name), header) for name in header.get("parts", ())},
         extra=header["extra"],
         best=header["best"],
     )
@@ -90,7 +94,7 @@ def read_header(folder: Path) -> dict[str, Any]:
         sound = False
     if not sound:
         raise RunError(f"the checkpoint {folder} is damaged ({HEADER_NAME}); choose another with --checkpoint")
-    if header["format"] != FORMAT:
+    if header["format"] not in (1, FORMAT):
         raise RunError(f"the checkpoint {folder} was written by a newer version of fedtune; install that one")
     return dict(header)
 
@@ -101,18 +105,25 @@ def _write_parts(checkpoint: Checkpoint, part: Path, like: Path | None) -> None:
     if checkpoint.shared:
         linked = _link_shared(part, like, shared_digest)
         files[SHARED_NAME] = linked or _write_tensors(part / SHARED_NAME, checkpoint.shared)
+    parts = {name: tensors for name, tensors in sorted(checkpoint.parts.items()) if tensors}
+    files |= {_part_name(name): _write_tensors(part / _part_name(name), tensors) for name, tensors in parts.items()}
     header: dict[str, Any] = {
         "format": FORMAT,
         "round": checkpoint.round,
         "best": checkpoint.best,
         "shared_digest": shared_digest,
         "files": files,
+        "parts": list(parts),
         "extra": checkpoint.extra,
     }
     # Through JSON once, so that what is summed here is what a reader will sum (tuples, integer keys).
     header = json.loads(json.dumps(header))
     header["checksum"] = _checksum(header)
     write_durably(part / HEADER_NAME, json.dumps(header, indent=1).encode() + b"\n")
+
+
+def _part_name(name: str) -> str:
+    return f"{name}.safetensors"
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:

@@ -35,6 +35,8 @@ class ClientRecord(_Record):
     bytes_down: int = 0
     """Bytes of the messages to the client, as on the wire, without transport framing."""
     bytes_up: int = 0
+    rank: int = 0
+    """How many slots of the adapter the client trained, where that was fewer than all."""
 
 
 class RoundRecord(_Record):
@@ -56,6 +58,8 @@ class RoundRecord(_Record):
     """Mean of the clients' losses, weighted as the updates."""
     update_norm: float | None = None
     """Euclidean norm of the step that the global state made."""
+    product_error: float | None = None
+    """How far the new global product is from the mean of the clients' products, relative; where it was measured."""
     central: ScoreRecord | None = None
     """On the central test set."""
     federated: ScoreRecord | None = None

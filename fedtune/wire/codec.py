@@ -12,7 +12,7 @@ from fedtune.wire.envelope import MAX_MESSAGE_BYTES, Envelope, pack, unpack
 from fedtune.wire.headers import EvaluationHeader, RefusalHeader, TaskHeader, UpdateHeader
 from fedtune.wire.messages import Evaluation, Message, Refusal, Task, Update
 
-_STATE, _SHARED = "state/", "shared/"
+_STATE, _SHARED, _SHIFT, _CONTROL = "state/", "shared/", "shift/", "control/"
 
 
 def encode(message: Message) -> bytes:
@@ -42,17 +42,23 @@ def _encode_task(task: Task) -> bytes:
         base=task.base,
         sketch=dict(task.sketch),
         shared_digest=task.shared_digest,
+        rank=task.rank,
+        shift_from=task.shift_from,
+        shift_key=task.shift_key,
     )
     tensors = _prefixed(_STATE, task.state) | _prefixed(_SHARED, task.shared)
+    tensors |= _prefixed(_SHIFT, task.shift) | _prefixed(_CONTROL, task.control)
     return pack("task", _json(header), tensors)
 
 
 def _decode_task(envelope: Envelope) -> Task:
     header = TaskHeader.model_validate_json(envelope.header)
-    state, shared = _unprefixed(_STATE, envelope.tensors), _unprefixed(_SHARED, envelope.tensors)
-    if len(state) + len(shared) != len(envelope.tensors):
-        raise MalformedMessage("the task message holds tensors that are neither state nor shared factors")
-    return Task(**_fields(header), state=state, shared=shared)
+    parts = {prefix: _unprefixed(prefix, envelope.tensors) for prefix in (_STATE, _SHARED, _SHIFT, _CONTROL)}
+    if sum(map(len, parts.values())) != len(envelope.tensors):
+        raise MalformedMessage("the task message holds tensors that are neither state, factors, shift nor control")
+    return Task(
+        **_fields(header), state=parts[_STATE], shared=parts[_SHARED], shift=parts[_SHIFT], control=parts[_CONTROL]
+    )
 
 
 def _encode_update(update: Update) -> bytes:
@@ -64,13 +70,16 @@ def _encode_update(update: Update) -> bytes:
         stages=update.stages,
         examples=update.examples,
         metrics={k: v for k, v in update.metrics.items() if math.isfinite(v)},
+        rank=update.rank,
     )
-    return pack("update", _json(header), update.tensors)
+    return pack("update", _json(header), {**update.tensors, **_prefixed(_CONTROL, update.control)})
 
 
 def _decode_update(envelope: Envelope) -> Update:
     header = UpdateHeader.model_validate_json(envelope.header)
-    return Update(**_fields(header), tensors=envelope.tensors)
+    control = _unprefixed(_CONTROL, envelope.tensors)
+    tensors = {name: tensor for name, tensor in envelope.tensors.items() if not name.startswith(_CONTROL)}
+    return Update(**_fields(header), tensors=tensors, control=control)
 
 
 def _encode_evaluation(score: Evaluation) -> bytes:

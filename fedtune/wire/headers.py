@@ -8,6 +8,7 @@ from fedtune.wire.messages import TaskKind
 
 Name = Annotated[str, StringConstraints(max_length=256)]
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{0,64}$")]
+Rank = Annotated[int, Field(ge=0, le=4096)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
@@ -40,6 +41,9 @@ class TaskHeader(_Header):
     base: HexDigest
     sketch: dict[str, float] = {}
     shared_digest: HexDigest = ""
+    rank: Rank = 0
+    shift_from: HexDigest = ""
+    shift_key: HexDigest = ""
 
 
 class _ReplyHeader(_Header):
@@ -54,6 +58,7 @@ class UpdateHeader(_ReplyHeader):
     examples: Annotated[int, Field(ge=-(2**53), le=2**53)]
     """Negative counts are let through the parser, so that they are refused by name."""
     metrics: Annotated[dict[Name, Measured], Field(max_length=64)] = {}
+    rank: Rank = 0
 
 
 class EvaluationHeader(_ReplyHeader):

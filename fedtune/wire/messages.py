@@ -32,6 +32,16 @@ class Task:
     """Broadcast factors, where the client was not known to hold them."""
     shared_digest: str = ""
     """`digest` of the broadcast factors; empty where there are none."""
+    rank: int = 0
+    """How many slots of the adapter the client is to train; `state` holds these alone. 0: all of them."""
+    shift: State = field(default_factory=dict)
+    """What is added to the base weights: the whole shift, or an increment to the one that `shift_from` names."""
+    shift_from: str = ""
+    """The key of the shift that the increment builds on; empty where `shift` is the whole."""
+    shift_key: str = ""
+    """The key of the shift to train on; empty where there is none."""
+    control: State = field(default_factory=dict)
+    """SCAFFOLD's control variate c."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,10 @@ class Update:
     tensors: Mapping[str, torch.Tensor]
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    rank: int = 0
+    """How many slots the client trained; 0: all of them."""
+    control: State = field(default_factory=dict)
+    """How the client's own control variate changed (SCAFFOLD)."""
 
 
 @dataclass(frozen=True, slots=True)

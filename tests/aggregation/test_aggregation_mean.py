@@ -9,21 +9,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtune.aggregation import AGGREGATORS, make_aggregator
+from fedtune.adapters.slots import narrow
+from fedtune.aggregation import SCHEMES, Contribution, Global, make_aggregator
 from fedtune.aggregation.exact_sum import MAX_TERMS, ExactSum
 from fedtune.aggregation.weights import weigh
 from fedtune.errors import RunError, WeightOutOfRange
 from fedtune.recipe import AggregationSection
+from fedtune.recipe.rules_aggregation import DIFFERENT_RANKS
+from tests.worlds import frame_for
 
 weights = st.integers(1, 5000)
 
 
 def run_mean(state, deltas, given_weights):
-    aggregator = make_aggregator(AggregationSection())
-    aggregator.begin(state)
-    for delta, weight in zip(deltas, given_weights, strict=True):
-        aggregator.add(delta, float(weight))
-    return aggregator.finish()
+    aggregator = mean_from(state)
+    for number, (delta, weight) in enumerate(zip(deltas, given_weights, strict=True)):
+        aggregator.add(Contribution(f"c{number}", delta, float(weight)))
+    return aggregator.finish().state
+
+
+def mean_from(state, frame=None):
+    aggregator = make_aggregator(AggregationSection(), frame or frame_for(state))
+    aggregator.begin(Global(state), 1)
+    return aggregator
 
 
 def random_state(seed, scale=1.0):
@@ -77,13 +85,11 @@ def test_ten_thousand_terms_add_without_a_rounding_error():
 
 
 def test_a_term_beyond_the_range_is_refused_and_leaves_no_trace():
-    aggregator = make_aggregator(AggregationSection())
-    state = {"a": torch.zeros(2), "b": torch.zeros(2)}
-    aggregator.begin(state)
-    aggregator.add({"a": torch.ones(2), "b": torch.ones(2)}, 1.0)
+    aggregator = mean_from({"a": torch.zeros(2), "b": torch.zeros(2)})
+    aggregator.add(Contribution("x", {"a": torch.ones(2), "b": torch.ones(2)}, 1.0))
     with pytest.raises(WeightOutOfRange, match="more than the sum can hold"):
-        aggregator.add({"a": torch.ones(2), "b": torch.full((2,), 1e6)}, 1e5)
-    assert aggregator.finish()["a"].tolist() == [1.0, 1.0]
+        aggregator.add(Contribution("y", {"a": torch.ones(2), "b": torch.full((2,), 1e6)}, 1e5))
+    assert aggregator.finish().state["a"].tolist() == [1.0, 1.0]
 
 
 def test_more_terms_than_the_grids_hold_are_refused():
@@ -94,19 +100,17 @@ def test_more_terms_than_the_grids_hold_are_refused():
 
 
 def test_a_mean_of_nothing_is_refused():
-    aggregator = make_aggregator(AggregationSection())
-    aggregator.begin({"a": torch.zeros(1)})
+    aggregator = mean_from({"a": torch.zeros(1)})
     with pytest.raises(RunError, match="no mean"):
         aggregator.finish()
 
 
 def test_memory_does_not_grow_with_the_number_of_updates():
     def peak(updates):
-        aggregator = make_aggregator(AggregationSection())
-        aggregator.begin({"w": torch.zeros(1000)})
+        aggregator = mean_from({"w": torch.zeros(1000)})
         tracemalloc.start()
         for seed in range(updates):
-            aggregator.add({"w": torch.full((1000,), float(seed))}, 1.0)
+            aggregator.add(Contribution(f"c{seed}", {"w": torch.full((1000,), float(seed))}, 1.0))
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used, sum(t._high.nbytes + t._low.nbytes for t in aggregator._sums.values())
@@ -122,31 +126,32 @@ def test_weights_follow_the_recipe():
     assert weigh(70, AggregationSection(weights="capped", weight_cap=50)) == 50.0
 
 
-@pytest.mark.parametrize("scheme", AGGREGATORS)
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_says_what_it_guarantees(scheme):
-    kind = AGGREGATORS[scheme]
+    kind = SCHEMES[scheme].aggregator
     assert isinstance(kind.linear, bool)
-    assert isinstance(kind.heterogeneous, bool)
+    assert isinstance(kind.heterogeneous_for, frozenset)
     assert isinstance(kind.exact_for, frozenset)
+    assert kind.exact_for <= SCHEMES[scheme].forms
+    assert kind.heterogeneous_for == DIFFERENT_RANKS.get(scheme, frozenset())
+    assert (SCHEMES[scheme].growth == "none") == kind.linear
 
 
-@given(
-    st.integers(1, 6),
-    st.integers(1, 12),
-    st.integers(1, 12),
-    st.integers(0, 100),
-    st.lists(weights, min_size=1, max_size=6),
-)
-def test_the_mean_of_square_adapters_is_exact_and_that_of_lora_is_not_claimed(rank, rows, columns, seed, given_weights):
-    """B·mean(R)·A equals the mean of B·R·A in float64, relative error ≤ 1e-6 (Fed-SB, arXiv 2502.15436)."""
-    generator = torch.Generator().manual_seed(seed)
-    b, a = torch.randn(rows, rank, generator=generator), torch.randn(rank, columns, generator=generator)
-    start = {"m.R": torch.randn(rank, rank, generator=generator)}
-    deltas = [{"m.R": torch.randn(rank, rank, generator=generator)} for _ in given_weights]
-    result = run_mean(start, deltas, given_weights)["m.R"].double()
-    products = [b.double() @ (start["m.R"].double() + d["m.R"].double()) @ a.double() for d in deltas]
-    expected = sum(w * p for w, p in zip(given_weights, products, strict=True)) / sum(given_weights)
-    scale = sum(p.norm() for p in products) + 1e-9
-    assert (b.double() @ result @ a.double() - expected).norm() <= 1e-6 * scale
-    assert "square" in AGGREGATORS["mean"].exact_for
-    assert "lora" not in AGGREGATORS["mean"].exact_for
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 1000))
+def test_each_entry_is_averaged_over_the_clients_that_trained_it(ranks, seed):
+    """Nested leading blocks of a square: entry (i, j) is trained by the clients of rank above both."""
+    axes = {"m.R": (0, 1)}
+    draw = torch.Generator().manual_seed(seed)
+    state = {"m.R": torch.randn(5, 5, generator=draw), "head.w": torch.randn(3, generator=draw)}
+    deltas = [{name: torch.randn(t.shape, generator=draw) for name, t in state.items()} for _ in ranks]
+    aggregator = mean_from(state, frame_for(state, axes=axes, slots=5))
+    for number, (rank, delta) in enumerate(zip(ranks, deltas, strict=True)):
+        slots = None if rank == 5 else tuple(range(rank))
+        aggregator.add(Contribution(f"c{number}", narrow(delta, axes, slots), number + 1.0, slots))
+    result = aggregator.finish().state["m.R"].double()
+    for i in range(5):
+        for j in range(5):
+            there = [n for n, rank in enumerate(ranks) if max(i, j) < rank]
+            moved = sum((n + 1) * deltas[n]["m.R"][i, j].double() for n in there)
+            expected = state["m.R"][i, j].double() + (moved / sum(n + 1 for n in there) if there else 0)
+            assert result[i, j].item() == pytest.approx(expected.item(), abs=1e-6)

@@ -11,18 +11,30 @@ def load(*lines: str) -> Loaded:
 
 
 @pytest.mark.parametrize(
-    ("method", "kind", "init"),
+    ("method", "kind", "init", "scheme"),
     [
-        ("fed-sb", "square", "weights"),
-        ("lora-sb", "square", "private-gradient"),
-        ("lora-xs", "square", "weights"),
-        ("fedit", "lora", "kaiming"),
+        ("fed-sb", "square", "weights", "mean"),
+        ("lora-sb", "square", "private-gradient", "mean"),
+        ("lora-xs", "square", "weights", "mean"),
+        ("fedit", "lora", "kaiming", "mean"),
+        ("ffa-lora", "lora", "kaiming", "mean"),
+        ("rolora", "lora", "kaiming", "rolora"),
+        ("fedex-lora", "lora", "kaiming", "fedex"),
+        ("flora", "lora", "kaiming", "flora"),
+        ("flexlora", "lora", "kaiming", "flexlora"),
+        ("hetlora", "lora", "kaiming", "hetlora"),
+        ("lora-fair", "lora", "kaiming", "lora-fair"),
+        ("florist", "lora", "kaiming", "florist"),
+        ("fedrot-lora", "lora", "kaiming", "fedrot"),
+        ("fedsvd", "lora", "kaiming", "fedsvd"),
+        ("ravan", "ravan", "random", "mean"),
     ],
 )
-def test_a_method_fills_what_the_recipe_leaves_open(method: str, kind: str, init: str) -> None:
+def test_a_method_fills_what_the_recipe_leaves_open(method: str, kind: str, init: str, scheme: str) -> None:
     loaded = load(f'method = "{method}"')
     assert (loaded.recipe.adapter.kind, loaded.recipe.adapter.init) == (kind, init)
-    assert loaded.recipe.aggregation.scheme == "mean"
+    assert loaded.recipe.aggregation.scheme == scheme
+    assert loaded.recipe.adapter.freeze_a == (method == "ffa-lora")
     assert loaded.filled[("adapter", "init")] == f'method "{method}"'
 
 
@@ -39,9 +51,9 @@ def test_a_contradiction_names_the_method_and_the_key_and_both_lines() -> None:
     assert 'method = "fedit" means adapter.kind = "lora", but the recipe says "square"' in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["lora-fair", "ffa-lora", "fedex-lora", "flora", "ravan", "sfprompt"])
+@pytest.mark.parametrize("name", ["sfprompt"])
 def test_methods_of_later_versions_are_known_and_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match=r"not in this version. Available: fed-sb, fedit, lora-sb, lora-xs"):
+    with pytest.raises(RecipeError, match=r"not in this version. Available: fed-sb, fedit, ffa-lora"):
         load(f'method = "{name}"')
 
 

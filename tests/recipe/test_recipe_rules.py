@@ -6,6 +6,7 @@ from fedtune.errors import RecipeError
 from fedtune.recipe.advice import ADVICE
 from fedtune.recipe.load import Loaded, parse_recipe
 from fedtune.recipe.rules import RULES
+from fedtune.recipe.rules_aggregation import AGGREGATION_RULES
 
 MIXES: dict[str, tuple[list[str], str, list[str]]] = {
     # rule: (what breaks it, a part of the sentence, what mends it)
@@ -83,6 +84,77 @@ MIXES: dict[str, tuple[list[str], str, list[str]]] = {
         "set evaluate_every = 1",
         ["federation.evaluate_every=1"],
     ),
+    "_freeze_a_of_another_kind": (["adapter.freeze_a=true"], "is for adapter.kind", ["adapter.kind=lora"]),
+    "_peft_type_of_another_kind": (['adapter.peft_type="ia3"'], "take them out", ["adapter.kind=peft"]),
+    "_scheme_of_another_kind": (['aggregation.scheme="fedex"'], "serves every kind", ["adapter.kind=lora"]),
+    "_shift_of_a_quantised_base": (
+        ['method="flora"', 'model.quantization="nf4"'],
+        "cannot take it up",
+        ["model.quantization=none"],
+    ),
+    "_own_adapters_unscored": (
+        ['adapter.kind="lora"', 'aggregation.scheme="fedsa"'],
+        "an adapter of its own",
+        ["data.holdout_fraction=0.2"],
+    ),
+    "_rule_of_another_scheme": (
+        ['method="flexlora"', 'aggregation.rule="median"'],
+        "does more than average",
+        ["aggregation.rule=mean"],
+    ),
+    "_before_no_rule": (['aggregation.before_rule=["nnm"]'], "prepares updates", ["aggregation.rule=krum"]),
+    "_rule_with_scaffold": (
+        ["training.scaffold=true", 'aggregation.rule="median"'],
+        "one attacker moves them all",
+        ["aggregation.rule=mean"],
+    ),
+    "_server_optimizer_of_another_scheme": (
+        ['method="rolora"', 'aggregation.server_optimizer="adam"'],
+        "steps along the mean delta",
+        ["aggregation.server_optimizer=none"],
+    ),
+    "_ranks_that_must_be_alike": (
+        ['method="fedit"', 'federation.ranks=["a=2"]'],
+        "needs the same everywhere",
+        ["federation.ranks=[]"],
+    ),
+    "_rank_above_the_adapters": (
+        ["adapter.rank=4", 'federation.ranks=["a=8"]'],
+        "more than adapter.rank = 4",
+        ["adapter.rank=8"],
+    ),
+    "_ranks_with_scaffold": (
+        ["training.scaffold=true", 'federation.ranks=["a=2"]'],
+        "one control variate of the whole adapter",
+        ["federation.ranks=[]"],
+    ),
+    "_ranks_with_a_rule": (
+        ['aggregation.rule="median"', 'federation.ranks=["a=2"]'],
+        "compares whole updates",
+        ["federation.ranks=[]"],
+    ),
+    "_prune_of_another_scheme": (["aggregation.prune=0.5"], 'is for scheme = "hetlora"', ["aggregation.prune=0"]),
+    "_scaffold_of_another_scheme": (
+        ['method="fedsvd"', "training.scaffold=true"],
+        'is for aggregation.scheme = "mean"',
+        ["training.scaffold=false"],
+    ),
+    "_scaffold_of_another_optimizer": (
+        ["training.scaffold=true", 'training.optimizer="adamw"'],
+        "must be plain ones",
+        ["training.optimizer=sgd"],
+    ),
+    "_soup_of_too_few": (['run.soup="uniform"'], "set run.keep_checkpoints", ["run.keep_checkpoints=5"]),
+    "_soup_of_own_adapters": (
+        ['method="fedsa-lora"', "data.holdout_fraction=0.2", 'run.soup="uniform"', "run.keep_checkpoints=5"],
+        "has none",
+        ["run.soup=none"],
+    ),
+    "_greedy_soup_unscored": (
+        ['run.soup="greedy"', "run.keep_checkpoints=5", "data.test_fraction=0"],
+        "scores soups",
+        ["run.soup=uniform"],
+    ),
     "_early_stop_unscored": (
         ["federation.early_stop=2", "data.test_fraction=0"],
         "needs rows to evaluate on",
@@ -103,7 +175,7 @@ def load(written: list[str], overrides: list[str] = []) -> Loaded:  # noqa: B006
 
 
 def test_every_rule_and_every_advice_is_tried_here() -> None:
-    assert set(MIXES) == {rule.name for rule in RULES}
+    assert set(MIXES) == {rule.name for rule in (*RULES, *AGGREGATION_RULES)}
     assert set(TIPS) == {rule.name for rule in ADVICE}
 
 

@@ -8,13 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtune.aggregation import make_aggregator
+from fedtune.aggregation import Global, make_aggregator
 from fedtune.compression import make_pipeline
+from fedtune.errors import WrongRank
 from fedtune.recipe import AggregationSection
 from fedtune.state import digest, shapes_of
 from fedtune.wire import Refusal, Task, Update, encode
 from server.exchange import Reply
+from server.expected import Expected
 from server.intake import Intake
+from tests.worlds import frame_for
 
 STATE = {"m.R": torch.zeros(3, 3), "head.w": torch.zeros(2, 4)}
 SECTION = AggregationSection(max_examples=1000, max_norm=100.0)
@@ -22,9 +25,16 @@ TASK = Task("train", "run-id", 5, {}, "ab", "cd", digest(STATE), STATE)
 
 
 def make_intake():
-    aggregator = make_aggregator(SECTION)
-    aggregator.begin(STATE)
-    return Intake(TASK, shapes_of(STATE), aggregator, make_pipeline(()), SECTION), aggregator
+    aggregator = make_aggregator(SECTION, frame_for(STATE))
+    aggregator.begin(Global(STATE), 5)
+    return Intake(TASK, expect, aggregator, make_pipeline(()), SECTION), aggregator
+
+
+def expect(_client, claimed):
+    """Rank 3 for everybody, and no other."""
+    if claimed not in (0, 3):
+        raise WrongRank(f"rank {claimed} was not given")
+    return Expected(None, shapes_of(STATE), {})
 
 
 def good_update(client="a", value=1.0, examples=10):
@@ -51,6 +61,8 @@ BAD = {
     "huge": (changed(tensors=with_tensor("m.R", torch.full((3, 3), 1e30))), "mismatched-update"),
     "shape": (changed(tensors=with_tensor("m.R", torch.zeros(9))), "mismatched-update"),
     "rank lie": (changed(tensors=with_tensor("m.R", torch.zeros(4, 4))), "mismatched-update"),
+    "a rank that was not given": (changed(rank=2), "wrong-rank"),
+    "control variates that nobody asked for": (changed(control={"m.R": torch.zeros(3, 3)}), "mismatched-update"),
     "dtype": (changed(tensors=with_tensor("m.R", torch.zeros(3, 3, dtype=torch.float64))), "mismatched-update"),
     "missing key": (changed(tensors={"m.R": torch.zeros(3, 3)}), "mismatched-update"),
     "extra key": (changed(tensors=with_tensor("x", torch.zeros(1))), "mismatched-update"),
@@ -82,14 +94,14 @@ def test_a_bad_update_is_named_and_leaves_no_trace(name):
     assert record.detail
     assert (record.bytes_down, record.bytes_up) == (7, len(bad.data))
     assert intake.accepted == 2
-    assert aggregator.finish()["m.R"].flatten().tolist() == [3.0] * 9
+    assert aggregator.finish().state["m.R"].flatten().tolist() == [3.0] * 9
 
 
 def test_a_second_update_of_one_client_is_not_counted():
     intake, aggregator = make_intake()
     assert intake.take(reply(good_update("a", 1.0)), bytes_down=0).outcome == "ok"
     assert intake.take(reply(good_update("a", 100.0)), bytes_down=0).outcome == "duplicate-update"
-    assert aggregator.finish()["m.R"][0, 0].item() == 1.0
+    assert aggregator.finish().state["m.R"][0, 0].item() == 1.0
 
 
 def test_the_training_loss_is_weighted_as_the_updates():

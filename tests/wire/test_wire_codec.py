@@ -27,6 +27,7 @@ def tensors(draw):
 
 
 states = st.dictionaries(names, tensors(), max_size=4)
+ranks = st.integers(0, 4096)
 hexes = st.text("0123456789abcdef", max_size=64)
 json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5)
 updates = st.builds(
@@ -39,6 +40,8 @@ updates = st.builds(
     tensors=states,
     examples=st.integers(-100, 2**53),
     metrics=st.dictionaries(names, finite, max_size=3),
+    rank=ranks,
+    control=states,
 )
 tasks = st.builds(
     Task,
@@ -53,6 +56,11 @@ tasks = st.builds(
     sketch=st.dictionaries(names, finite, max_size=3),
     shared=states,
     shared_digest=hexes,
+    rank=ranks,
+    shift=states,
+    shift_from=hexes,
+    shift_key=hexes,
+    control=states,
 )
 evaluations = st.builds(
     Evaluation,
