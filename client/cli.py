@@ -43,5 +43,9 @@ def client(
         raise click.UsageError("an --insecure client needs --name")
     from client.stay import stay
 
-    place: dict[str, str | int] = {"model": model or "", "max-rank": max_rank or 0, "keep": str(keep.resolve()) if keep else ""}
+    place: dict[str, str | int] = {
+        "model": model or "",
+        "max-rank": max_rank or 0,
+        "keep": str(keep.resolve()) if keep else "",
+    }
     click.echo(stay(coordinator, data, keys=None if insecure else keys, place=place, name=name, retry_for_s=retry_for))

@@ -3,21 +3,21 @@
 from dataclasses import dataclass
 
 import torch
-from fedtune.aggregation.hetlora import pruned_rank
-from fedtune.training.scaffold import control_change
 
 from client.bench import Bench
 from fedtune.adapters.slots import Slots, choose_slots, mask, narrow, widen
+from fedtune.aggregation.hetlora import pruned_rank
 from fedtune.data.base import Rows
 from fedtune.errors import AdapterError, RunError
-from fedtune.runs.kept import Keep
+from fedtune.runs.kept import OWN, Keep
 from fedtune.seeds import derive_seed
 from fedtune.state import State, subtract
 from fedtune.training.base import Assignment, LocalResult
+from fedtune.training.scaffold import control_change
 from fedtune.wire import Task, Update
 
-_OWN, _CONTROL, _RANK = "own/", "control/", "rank"
-"""What a client may keep: the tensors that never leave it, its control variate, the rank that it came down to."""
+_CONTROL, _RANK = "control/", "rank"
+"""What a client may keep beside its own adapter: its control variate, the rank that it came down to."""
 
 
 class KeepsToItself:
@@ -72,7 +72,7 @@ def start_state(bench: Bench, task: Task, client: str, slots: Slots, kept: State
     sent = widen(task.state, frame.shapes, frame.axes, slots_of(bench, task, client, task.rank or frame.slots))
     if slots is not None:
         sent = {name: t * mask(frame.shapes[name], frame.axes.get(name, ()), slots) for name, t in sent.items()}
-    own = {name.removeprefix(_OWN): tensor for name, tensor in kept.items() if name.startswith(_OWN)}
+    own = {name.removeprefix(OWN): tensor for name, tensor in kept.items() if name.startswith(OWN)}
     initial = bench.resident.initial
     return {name: sent.get(name, own.get(name, initial[name])) for name in frame.shapes}
 
@@ -116,7 +116,7 @@ class Share:
         state = {**result.state, **scheme.finish_client(start, result.state, frame, bench.recipe.aggregation)}
         sent = {name: state[name] - start[name] for name in trained if name not in stays}
         change: State = {}
-        to_keep = {f"{_OWN}{name}": state[name] for name in (state if stays else ())}
+        to_keep = {f"{OWN}{name}": state[name] for name in (state if stays else ())}
         if task.control:
             after, change = control_change(self.control, task.control, start, result.state, result.rates)
             to_keep |= {f"{_CONTROL}{name}": tensor for name, tensor in after.items()}

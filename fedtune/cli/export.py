@@ -14,6 +14,7 @@ Examples:
   fedtune export runs/movie-reviews --to my-adapter
   fedtune export runs/movie-reviews --to my-adapter --checkpoint 12 --force
   fedtune export runs/movie-reviews --to my-model --merged
+  fedtune export ~/.local/state/fedtune/kept/RUN/CLIENT --to my-own-adapter
 """
 
 
@@ -37,16 +38,27 @@ Examples:
 @click.option("--merged", is_flag=True, help="Short for --format merged.")
 @click.option("--force", is_flag=True, help="Replace an earlier export.")
 def export(run: Path, to: Path, checkpoint: str, format_: Literal["peft", "merged"], merged: bool, force: bool) -> None:
-    """Write the adapter of the run folder RUN in PEFT's format, or the base model with the adapter folded in."""
+    """Write the adapter of the run folder RUN in PEFT's format, or the base model with the adapter folded in.
+
+    RUN may be a folder in which one client keeps an adapter of its own (method fedsa-lora).
+    """
     # Torch and transformers take seconds to import; --help does not wait for them.
     from fedtune.runs.export import export as export_run
+    from fedtune.runs.export import export_kept
     from fedtune.runs.folder import RunFolder
+    from fedtune.runs.kept import ABOUT, recipe_of
 
-    folder = RunFolder.open(run)
-    done = export_run(folder, to, checkpoint=checkpoint, format_="merged" if merged else format_, force=force)
+    wanted: Literal["peft", "merged"] = "merged" if merged else format_
+    if (run / ABOUT).is_file():
+        recipe = recipe_of(run)
+        done = export_kept(run, to, format_=wanted, force=force)
+    else:
+        folder = RunFolder.open(run)
+        recipe = folder.recipe
+        done = export_run(folder, to, checkpoint=checkpoint, format_=wanted, force=force)
     what = "merged model" if done.format == "merged" else "adapter"
     click.echo(f"{done.path}: the {what} after round {done.round}. Load it in Python:\n")
-    click.echo(loading_lines(done, folder.recipe))
+    click.echo(loading_lines(done, recipe))
 
 
 def loading_lines(done: "Exported", recipe: "Recipe") -> str:

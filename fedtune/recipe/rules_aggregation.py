@@ -13,6 +13,8 @@ refuses = into(AGGREGATION_RULES)
 
 SHIFTING: frozenset[SchemeName] = frozenset({"fedex", "flora"})
 """Schemes that add to the base weights."""
+PERSONAL: frozenset[SchemeName] = frozenset({"fedsa"})
+"""Schemes that leave every client with an adapter of its own."""
 DIFFERENT_RANKS: dict[SchemeName, frozenset[AdapterForm]] = {
     "mean": frozenset({"square", "ravan"}),
     "flora": frozenset({"lora"}),
@@ -50,7 +52,7 @@ def _shift_of_a_quantised_base(r: Recipe) -> str | None:
 
 @refuses("aggregation.scheme", "data.holdout_fraction")
 def _own_adapters_unscored(r: Recipe) -> str | None:
-    if r.aggregation.scheme != "fedsa" or r.data.holdout_fraction:
+    if r.aggregation.scheme not in PERSONAL or r.data.holdout_fraction:
         return None
     return (
         'aggregation.scheme = "fedsa" leaves every client with an adapter of its own, which only the client can score; '
@@ -171,7 +173,7 @@ def _soup_of_too_few(r: Recipe) -> str | None:
 
 @refuses("run.soup", "aggregation.scheme")
 def _soup_of_own_adapters(r: Recipe) -> str | None:
-    if r.run.soup == "none" or r.aggregation.scheme != "fedsa":
+    if r.run.soup == "none" or r.aggregation.scheme not in PERSONAL:
         return None
     return 'run.soup averages global adapters, and scheme = "fedsa" has none; take soup out'
 

@@ -9,9 +9,12 @@ from typing import Any, Literal, cast
 
 from fedtune.errors import RunError
 from fedtune.recipe import Recipe, TrainingSection
+from fedtune.recipe.rules_aggregation import PERSONAL
 from fedtune.runs.atomic import TEMPORARY_PREFIX, storage_errors
 from fedtune.runs.checkpoint import Checkpoint, remove_folder
 from fedtune.runs.folder import RunFolder
+from fedtune.runs.kept import ABOUT, OWN, default_folder, newest_round, read_about, read_state, recipe_of
+from fedtune.runs.world import world_of
 from fedtune.training.resident import Resident
 
 Format = Literal["peft", "merged"]
@@ -38,9 +41,39 @@ def export(
     Raises RunError where `to` is taken, the checkpoint is damaged or the disk is full; ModelError where the base
     model is not the one that the run trained on.
     """
+    _refuse_own_adapters(folder)
     _refuse_taken(to, force=force)
     chosen = folder.checkpoints.load(checkpoint or ("best" if folder.checkpoints.best() else "latest"))
-    resident = _load(folder, chosen)
+    return _write(_load(folder, chosen), chosen.round, to, format_)
+
+
+def export_kept(folder: Path, to: Path, *, format_: Format = "peft", force: bool = False) -> Exported:
+    """Write the adapter that one client keeps to itself (FedSA-LoRA), from where the client keeps it.
+
+    Raises RunError where `folder` holds none or `to` is taken; ModelError where the base model is another one.
+    """
+    _refuse_taken(to, force=force)
+    round_ = newest_round(folder)
+    own = {name.removeprefix(OWN): t for name, t in read_state(folder, round_).items() if name.startswith(OWN)}
+    if not own:
+        raise RunError(f"{folder} holds what a client remembers of a run, and no adapter of its own; export the run")
+    resident = _build(recipe_of(folder), str(read_about(folder).get("model_fingerprint", "")), folder)
+    resident.attached.load(own)
+    return _write(resident, round_, to, format_)
+
+
+def _refuse_own_adapters(folder: RunFolder) -> None:
+    if folder.recipe.aggregation.scheme not in PERSONAL:
+        return
+    kept = sorted(path.parent for path in folder.path.glob(f"clients/*/*/{ABOUT}"))
+    example = kept[0] if kept else f"{default_folder()}/RUN/CLIENT (on the client's machine)"
+    raise RunError(
+        f'aggregation.scheme = "{folder.recipe.aggregation.scheme}" has no global adapter: each client keeps its own; '
+        f"export one from where the client keeps it, as in: fedtune export {example} --to adapter"
+    )
+
+
+def _write(resident: Resident, round_: int, to: Path, format_: Format) -> Exported:
     writers = {"peft": _write_adapter, "merged": _write_merged}
     with storage_errors(to):
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +85,7 @@ def export(
             os.replace(part, to)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return Exported(to, chosen.round, format_)
+    return Exported(to, round_, format_)
 
 
 def _refuse_taken(to: Path, *, force: bool) -> None:
@@ -65,16 +98,21 @@ def _refuse_taken(to: Path, *, force: bool) -> None:
 
 
 def _load(folder: RunFolder, checkpoint: Checkpoint) -> Resident:
-    resident = Resident.build(_without_training(folder.recipe))
-    known = folder.info.model_fingerprint
-    if known and resident.loaded.fingerprint != known:
-        raise RunError(
-            f"{folder.recipe.model.name} is not the model that {folder.path} was trained on (fingerprint "
-            f"{resident.loaded.fingerprint[:8]}, the run's is {known[:8]}); put the old one back"
-        )
+    resident = _build(folder.recipe, folder.info.model_fingerprint, folder.path)
     if checkpoint.shared:
         resident.attached.load_shared(checkpoint.shared)
+    resident.attached.shift_to(world_of(checkpoint).shift)
     resident.attached.load(checkpoint.state)
+    return resident
+
+
+def _build(recipe: Recipe, known: str, path: Path) -> Resident:
+    resident = Resident.build(_without_training(recipe))
+    if known and resident.loaded.fingerprint != known:
+        raise RunError(
+            f"{recipe.model.name} is not the model that {path} was trained on (fingerprint "
+            f"{resident.loaded.fingerprint[:8]}, the run's is {known[:8]}); put the old one back"
+        )
     return resident
 
 

@@ -9,14 +9,18 @@ from typing import Any
 from urllib.parse import quote
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedtune.errors import RunError
+from fedtune.recipe import Recipe
 from fedtune.runs.atomic import storage_errors, write_atomically
 from fedtune.state import State
 
 ABOUT = "kept.json"
+OWN = "own/"
+"""In front of the names of a client's own adapter's tensors."""
 _NAME = re.compile(r"round-(\d{6,})\.safetensors")
 _VERSIONS = 2
 
@@ -86,6 +90,14 @@ def read_about(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / ABOUT).read_bytes()))
     except (OSError, ValueError) as error:
         raise RunError(f"{folder / ABOUT} is missing or damaged; take part in the run again to write it") from error
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe as the client was given it; raises RunError where it cannot be read."""
+    try:
+        return Recipe.from_coordinator(read_about(folder)["recipe"])
+    except (KeyError, ValidationError) as error:
+        raise RunError(f"{folder / ABOUT} is damaged or of another version of fedtune") from error
 
 
 def _rounds(folder: Path) -> list[int]:
