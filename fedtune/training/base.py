@@ -41,9 +41,8 @@ class LocalResult:
     examples: int
     """Rows that the client holds: its weight in the mean."""
     rates: dict[str, float] = field(default_factory=dict)
-    """The sum of each trained tensor's learning rates over the local steps, by name: SCAFFOLD divides by it.
-
-    Under momentum what a gradient of one at every step would have moved it by; 0 where no step was taken."""
+    """The sum of each trained tensor's learning rates over the local steps, by name: SCAFFOLD divides by it. Zero where
+    no step was taken."""
     metrics: dict[str, float] = field(default_factory=dict)
     """`loss`: mean training loss over the local steps, absent without steps; `steps`; `seconds`: wall-clock time."""
 

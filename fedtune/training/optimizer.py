@@ -38,21 +38,16 @@ def set_rate(optimizer: Optimizer, factor: float) -> None:
 
 
 class RateSum:
-    """What a gradient of one at every step would have moved each tensor by: the sum of the steps' learning rates.
-
-    Momentum lets a gradient act again: a step's rate then counts for all gradients so far, each by what is left of it.
-    """
+    """The sum of each tensor's learning rates over the steps so far."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._groups = optimizer.param_groups
         self._sums = [0.0] * len(self._groups)
-        self._acting = [0.0] * len(self._groups)
 
     def add(self) -> None:
         """Count a step at the rates that are set."""
-        for i, group in enumerate(self._groups):
-            self._acting[i] = 1.0 + group.get("momentum", 0.0) * self._acting[i]
-            self._sums[i] += group["lr"] * self._acting[i]
+        for position, group in enumerate(self._groups):
+            self._sums[position] += group["lr"]
 
     def by_name(self) -> dict[str, float]:
         """The sums, by the parameters' names."""
