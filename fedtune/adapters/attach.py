@@ -2,17 +2,23 @@
 
 from collections.abc import Callable
 
+from fedtune.adapters.base import Attached
 from fedtune.adapters.lora import Lora
-from fedtune.adapters.low_rank import LowRank
+from fedtune.adapters.ravan import Ravan
 from fedtune.adapters.square import Square
 from fedtune.models.base import LoadedModel
 from fedtune.recipe import AdapterSection
+from fedtune.recipe.adapter import AdapterKind
 
-KINDS: dict[str, Callable[[LoadedModel, AdapterSection, str], LowRank]] = {"lora": Lora, "square": Square}
+KINDS: dict[AdapterKind, Callable[[LoadedModel, AdapterSection, str], Attached]] = {
+    "lora": Lora,
+    "square": Square,
+    "ravan": Ravan,
+}
 """The adapter classes by `adapter.kind`."""
 
 
-def attach(loaded: LoadedModel, section: AdapterSection, *, task: str) -> LowRank:
+def attach(loaded: LoadedModel, section: AdapterSection, *, task: str) -> Attached:
     """Put the adapter in place on `loaded.model`; the base weights are frozen and stay bit-identical.
 
     Call `loaded.model` as before. At the start it computes what it computed without the adapter. `task` is the recipe's

@@ -1,4 +1,7 @@
-"""The contract of an adapter: small trainable tensors in a frozen model, read, loaded and exported by name."""
+"""The contract of an adapter: small trainable tensors in a frozen model, read, loaded and exported by name.
+
+The state is what travels; the parameters are what an optimiser steps. They have the same names for most kinds.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -23,7 +26,8 @@ class Attached(ABC):
     """An adapter in place on a model.
 
     Guarantees: the model's base weights change by `shift_to` alone, which takes it back; `load(read())` changes
-    nothing; only the tensors of `parameters()` require gradients.
+    nothing; only the tensors of `parameters()` require gradients. A parameter that is not in the state starts anew
+    with each `load`, and what was trained of it is in what `read` gives.
     """
 
     model: nn.Module
@@ -37,7 +41,7 @@ class Attached(ABC):
 
     @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The trainable tensors by canonical name, sorted; the task head's names start with `head.`."""
+        """The tensors that are trained, by canonical name, sorted; the task head's names start with `head.`."""
 
     @abstractmethod
     def shared(self) -> State:
@@ -56,7 +60,7 @@ class Attached(ABC):
 
     @abstractmethod
     def axes(self) -> Axes:
-        """For each trainable tensor the axes that run over the slots."""
+        """For each tensor of the state the axes that run over the slots."""
 
     @abstractmethod
     def products(self, state: State) -> Products:
@@ -90,15 +94,15 @@ class Attached(ABC):
         """A plain copy of the base model with the adapter folded into its weights."""
 
     def shapes(self) -> Shapes:
-        """The shapes of the trainable tensors."""
+        """The shapes of the state."""
         return shapes_of(self.parameters())
 
     def read(self) -> State:
-        """The trainable tensors as a state of its own: fp32, CPU."""
+        """The state, a copy of its own: fp32, CPU."""
         return copy_state(self.parameters())
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Copy a state into the trainable tensors; raises AdapterError where names or shapes differ."""
+        """Copy a state into place; raises AdapterError where names or shapes differ."""
         from fedtune.adapters.check import check_same_tensors
 
         parameters = self.parameters()
@@ -117,6 +121,7 @@ class Attached(ABC):
 
 
 def _probe(factor: torch.Tensor) -> float:
-    rows = torch.cos(torch.arange(factor.shape[0], dtype=torch.float64))
-    columns = torch.cos(torch.arange(factor.shape[1], dtype=torch.float64) * 0.7)
-    return float(rows @ factor.double() @ columns)
+    matrix = factor.double().reshape(factor.shape[0] if factor.ndim > 1 else 1, -1)
+    rows = torch.cos(torch.arange(matrix.shape[0], dtype=torch.float64))
+    columns = torch.cos(torch.arange(matrix.shape[1], dtype=torch.float64) * 0.7)
+    return float(rows @ matrix @ columns)

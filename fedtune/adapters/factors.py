@@ -1,6 +1,6 @@
 """Orthonormal factors of a square adapter: the leading singular vectors of a matrix, or seeded random ones.
 
-Shape suffixes: M = out features, N = in features, R = rank, Q = rank plus oversampling.
+Shape suffixes: M = out features, N = in features, R = rank, H = heads, Q = rank plus oversampling.
 """
 
 from dataclasses import dataclass
@@ -48,12 +48,22 @@ def leading_factors(matrix_MN: torch.Tensor, rank: int, *, name: str) -> Factors
     return Factors(_stored(u_MR * signs_R), _stored(v_RN * signs_R[:, None]), _stored(s_R))
 
 
-def random_factors(shape: tuple[int, int], rank: int, *, seed: int, name: str) -> Factors:
-    """Orthonormal factors from the seed and the module's name, drawn uniformly (as in RAVAN, arXiv 2506.05568)."""
+def random_factors(shape: tuple[int, int], rank: int, *, seed: int, name: str, heads: int = 1) -> Factors:
+    """Orthonormal factors from the seed and the module's name, drawn uniformly, as in RAVAN (arXiv 2506.05568).
+
+    With `heads` the factors of all of them, side by side in B (M, H·R) and one below the other in A (H·R, N). Each
+    head's are orthonormal, and so are all heads' together on a side that has room for them.
+    """
     draw = generator(seed, "adapter", client=name)
-    b_MR = _orthonormal_columns(shape[0], rank, draw)
-    a_RN = _orthonormal_columns(shape[1], rank, draw).T
-    return Factors(_stored(b_MR), _stored(a_RN), torch.zeros(rank))
+    b_MR = _orthonormal_heads(shape[0], rank, heads, draw)
+    a_RN = _orthonormal_heads(shape[1], rank, heads, draw).T
+    return Factors(_stored(b_MR), _stored(a_RN), torch.zeros(rank * heads))
+
+
+def _orthonormal_heads(rows: int, rank: int, heads: int, draw: torch.Generator) -> torch.Tensor:
+    if rank * heads <= rows:
+        return _orthonormal_columns(rows, rank * heads, draw)
+    return torch.cat([_orthonormal_columns(rows, rank, draw) for _ in range(heads)], dim=1)
 
 
 def _orthonormal_columns(rows: int, columns: int, draw: torch.Generator) -> torch.Tensor:

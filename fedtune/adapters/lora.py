@@ -47,7 +47,8 @@ class Lora(LowRank):
         if not self._section.freeze_a:
             return trained
         self.shared_origin = "recomputed"
-        self._frozen = {name: trained.pop(name) for name in sorted(trained) if name.endswith(".lora_A")}
+        for name in sorted(name for name in trained if name.endswith(".lora_A")):
+            self._frozen[name] = trained.pop(name).requires_grad_(False)
         return trained
 
     def _inject(self, alpha: float) -> None:

@@ -27,7 +27,7 @@ from fedtune.state import Shapes, State, copy_state, shapes_of
 TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": ""}
 """PEFT's name for each task; it has none for images."""
 
-SLOT_AXES = {"lora_A": (0,), "lora_B": (1,), "R": (0, 1)}
+SLOT_AXES: dict[str, tuple[int, ...]] = {"lora_A": (0,), "lora_B": (1,), "R": (0, 1), "H": (0,)}
 """Which axes of an adapter's own tensors run over its slots, by the last part of their names."""
 
 
@@ -48,7 +48,8 @@ class LowRank(Attached):
         self._targets = resolve_targets(loaded, section.targets)
         self._base = BaseWeights({name: loaded.model.get_submodule(name) for name in self._targets})
         loaded.model.requires_grad_(False)
-        trained = self._place() | (head_parameters(loaded) if section.head else {})
+        self._head = head_parameters(loaded) if section.head else {}
+        trained = self._place() | self._head
         self._parameters = {name: trained[name] for name in sorted(trained)}
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
@@ -99,18 +100,14 @@ class LowRank(Attached):
 
     def axes(self) -> Axes:
         """For each trainable tensor the axes that run over the slots; none for the head's."""
-        own = {name: () if name.startswith(PREFIX) else SLOT_AXES[name.rpartition(".")[2]] for name in self.shapes()}
-        return {name: tuple(axes) for name, axes in own.items()}
+        return {name: () if name.startswith(PREFIX) else SLOT_AXES[name.rpartition(".")[2]] for name in self.shapes()}
 
     def products(self, state: State) -> Products:
         """What `state` adds to the weight of each target: (A, B) in double precision on the CPU, the scale in B.
 
         Raises AdapterError where names or shapes are not this adapter's; the head's may be left out.
         """
-        given, own = (
-            {n: s for n, s in x.items() if not n.startswith(PREFIX)} for x in (shapes_of(state), self.shapes())
-        )
-        check_same_tensors(given, own, what="the adapter state")
+        check_same_tensors(_without_head(shapes_of(state)), _without_head(self.shapes()), what="the adapter state")
         return {name: self._product(name, state) for name in self._targets}
 
     def shift_to(self, shift: Shift) -> None:

@@ -15,6 +15,7 @@ from fedtune.adapters.check import check_same_tensors
 from fedtune.adapters.factors import Factors, leading_factors, random_factors
 from fedtune.adapters.layers import dimensions, weight_of
 from fedtune.adapters.low_rank import LowRank, exact
+from fedtune.adapters.side_layer import check_rank, put_in_place
 from fedtune.adapters.square_layer import SquareLayer
 from fedtune.errors import AdapterError
 from fedtune.recipe import AdapterSection
@@ -57,7 +58,7 @@ class Square(LowRank):
     def _place(self) -> dict[str, nn.Parameter]:
         start, self.shared_origin = _start_of(self._section)
         for name in self._targets:
-            _check_rank(self._section.rank, name, dimensions(self.model.get_submodule(name)))
+            check_rank(self._section.rank, name, dimensions(self.model.get_submodule(name)))
         self._layers: dict[str, SquareLayer] = {}
         for name in self._targets:
             layer = SquareLayer(self.model.get_submodule(name), self._section.rank)
@@ -65,10 +66,7 @@ class Square(LowRank):
                 layer.set_factors(factors)
             self._layers[name] = layer
         # Only now: a module that could not be adapted must leave the model as it was.
-        for name, layer in self._layers.items():
-            self.model.set_submodule(name, layer)
-        for name, layer in self._layers.items():
-            self._frozen |= {f"{name}.A": layer.A, f"{name}.B": layer.B}
+        self._frozen = put_in_place(self.model, self._layers)
         return {f"{name}.R": layer.R for name, layer in self._layers.items()}
 
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
@@ -108,11 +106,3 @@ def _start_of(section: AdapterSection) -> tuple[Start, SharedOrigin]:
             "leave them out."
         )
     return STARTS[section.init]
-
-
-def _check_rank(rank: int, name: str, shape: tuple[int, int]) -> None:
-    if rank > min(shape):
-        raise AdapterError(
-            f'adapter.rank = {rank} is more than the shorter side of "{name}" ({shape[0]} x {shape[1]}): '
-            f"set adapter.rank to {min(shape)} or less, or leave that module out of adapter.targets."
-        )

@@ -9,24 +9,23 @@ from fedtune.adapters.shift import Shift, dense_of, modules_of
 
 
 def stacked(products: Products, shift: Shift) -> Products:
-    """For each module (A, B) whose product is ΔW plus the shift, without loss; its rank grows where there is a shift.
+    """For each module (A, B) whose product is ΔW plus the shift, without loss.
 
-    Factors are put side by side, [A; V] and [B, U]; where that is more than the full rank, or the shift is dense, the
-    whole sum is one factor and the other is the identity.
+    A shift's factors stand beside the product's, [A; V] and [B, U]. Where that is more than the full rank, or the
+    shift is dense, the whole sum is one factor and the other is the identity.
     """
     changed = frozenset(modules_of(shift.tensors))
-    return {name: _together(pair, shift.tensors, name) if name in changed else pair for name, pair in products.items()}
+    return {name: _stack(*pair, shift.tensors if name in changed else {}, name) for name, pair in products.items()}
 
 
-def _together(
-    pair: tuple[torch.Tensor, torch.Tensor], tensors: Mapping[str, torch.Tensor], name: str
+def _stack(
+    a: torch.Tensor, b: torch.Tensor, tensors: Mapping[str, torch.Tensor], name: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    a, b = pair
-    out, in_ = b.shape[0], a.shape[1]
     u, v = tensors.get(f"{name}.U"), tensors.get(f"{name}.V")
-    if u is not None and v is not None and a.shape[0] + v.shape[0] <= min(out, in_):
-        return torch.cat((a, v.to(a))), torch.cat((b, u.to(b)), dim=1)
-    total = b.double() @ a.double() + dense_of(tensors, name)
-    if in_ <= out:
-        return torch.eye(in_).to(a), total.to(b)
-    return total.to(a), torch.eye(out).to(b)
+    if u is not None and v is not None:
+        a, b = torch.cat((a, v.to(a))), torch.cat((b, u.to(b)), dim=1)
+    out, in_, dense = len(b), a.shape[1], f"{name}.D" in tensors
+    if not dense and len(a) <= min(out, in_):
+        return a, b
+    total = b @ a + (dense_of(tensors, name).to(b) if dense else 0)
+    return (torch.eye(in_).to(a), total) if in_ <= out else (total, torch.eye(out).to(b))

@@ -6,6 +6,7 @@ import torch
 
 from fedtune.adapters.attach import attach
 from fedtune.adapters.base import Attached
+from fedtune.adapters.square_layer import SquareLayer
 from fedtune.models.base import LoadedModel
 from fedtune.models.load import load_model
 from fedtune.recipe import AdapterSection, ModelSection
@@ -16,7 +17,12 @@ FAMILIES = {
     "gpt2": "causal-lm",
     "vit": "image-classification",
 }
-KINDS = {"square": {"kind": "square", "init": "weights"}, "lora": {"kind": "lora", "init": "kaiming", "alpha": 6.0}}
+KINDS = {
+    "square": {"kind": "square", "init": "weights"},
+    "lora": {"kind": "lora", "init": "kaiming", "alpha": 6.0},
+    "ffa": {"kind": "lora", "init": "kaiming", "alpha": 6.0, "freeze_a": True},
+    "ravan": {"kind": "ravan", "init": "random", "heads": 3},
+}
 
 
 def load(folder: Path, family: str) -> LoadedModel:
@@ -51,3 +57,9 @@ def shake(attached: Attached, scale: float = 0.2) -> None:
     """Non-trivial trained values."""
     draw = torch.Generator().manual_seed(2)
     attached.load({n: t + scale * torch.randn(t.shape, generator=draw) for n, t in attached.read().items()})
+
+
+def product(layer: SquareLayer) -> torch.Tensor:
+    """ΔW = B·R·A of what is loaded, in double precision."""
+    b, r, a = (part.detach().double() for part in (layer.B, layer.R, layer.A))
+    return b @ r @ a

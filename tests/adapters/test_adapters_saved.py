@@ -19,7 +19,7 @@ from fedtune.adapters.read import read_adapter
 from fedtune.adapters.saved import CARD, CONFIG, WEIGHTS
 from fedtune.errors import AdapterError, RunError
 from fedtune.state import digest
-from tests.adapters.adapter_models import KINDS, attached_to, batch, logits, shake
+from tests.adapters.adapter_models import KINDS, attached_to, batch, logits, product, shake
 
 FILES = {CONFIG, WEIGHTS, CARD}
 
@@ -47,8 +47,8 @@ def test_what_is_written_is_read_back(written):
     assert {path.name for path in folder.iterdir()} == FILES
     for name in attached.targets():
         a, b = found.products[name]
-        product = attached.model.get_submodule(name).product()
-        torch.testing.assert_close(b.double() @ a.double(), product, rtol=0, atol=1e-6)
+        expected = product(attached.model.get_submodule(name))
+        torch.testing.assert_close(b.double() @ a.double(), expected, rtol=0, atol=1e-6)
 
 
 def test_two_saves_of_one_state_are_the_same_bytes(written, tmp_path):

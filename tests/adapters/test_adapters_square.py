@@ -15,7 +15,7 @@ from fedtune.adapters.layers import dimensions, weight_of
 from fedtune.adapters.square import FIRST_STEP
 from fedtune.adapters.square_layer import SquareLayer
 from fedtune.errors import AdapterError
-from tests.adapters.adapter_models import attached_to, shake
+from tests.adapters.adapter_models import attached_to, product, shake
 
 sizes = st.integers(1, 24)
 
@@ -94,10 +94,10 @@ def test_the_layer_computes_the_folded_weight(rows, columns, seed, data):
     layer.set_factors(random_factors((rows, columns), rank, seed=seed, name="m"))
     layer.R.data = matrix(rank, rank, seed).double()
     x = matrix(3, columns, seed + 1).double()
-    expected = x @ (weight_of(base).double() + layer.product()).T + base.bias
+    expected = x @ (weight_of(base).double() + product(layer)).T + base.bias
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
     # Orthonormal factors keep norms: noise on R is not amplified in the weight.
-    torch.testing.assert_close(layer.product().norm(), layer.R.detach().double().norm(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(product(layer).norm(), layer.R.detach().double().norm(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("head", [True, False])
@@ -116,9 +116,9 @@ def test_gradients_give_the_best_approximation_of_a_sign_step(tiny_bert_folder):
         layer = attached.model.get_submodule(name)
         u, s, vh = torch.linalg.svd(-FIRST_STEP * gradient.double().sign(), full_matrices=False)
         best = (u[:, :4] * s[:4]) @ vh[:4]
-        torch.testing.assert_close(layer.product().double(), best, rtol=1e-3, atol=1e-10)
+        torch.testing.assert_close(product(layer).double(), best, rtol=1e-3, atol=1e-10)
         assert bool((layer.R.diagonal() > 0).all())
-        assert (gradient * layer.product()).sum() < 0  # a descent step
+        assert (gradient * product(layer)).sum() < 0  # a descent step
 
 
 def test_broadcast_factors_make_another_machines_adapter_the_same(tiny_bert_folder):
@@ -179,12 +179,12 @@ def test_the_mean_of_r_is_the_mean_of_the_products(rows, columns, clients, seed,
     layer.set_factors(random_factors((rows, columns), rank, seed=seed, name="m"))
     trained = [matrix(rank, rank, seed + client) for client in range(clients)]
 
-    def product(r):
+    def product_of(r):
         layer.R.data = r
-        return layer.product()
+        return product(layer)
 
-    mean_of_products = torch.stack([product(r) for r in trained]).mean(0)
-    torch.testing.assert_close(product(torch.stack(trained).mean(0)), mean_of_products, rtol=1e-5, atol=1e-6)
+    mean_of_products = torch.stack([product_of(r) for r in trained]).mean(0)
+    torch.testing.assert_close(product_of(torch.stack(trained).mean(0)), mean_of_products, rtol=1e-5, atol=1e-6)
 
 
 def test_the_step_on_r_is_the_best_that_its_subspace_allows():

@@ -1,0 +1,36 @@
+"""A linear layer with several trainable squares, each between frozen factors of its own and with a trained scale.
+
+Shape suffixes: H = heads, R = rank of a head, Q = H·R, … = any leading dimensions.
+"""
+
+import torch
+from torch import nn
+
+from fedtune.adapters.side_layer import SideLayer
+
+
+class RavanLayer(SideLayer):
+    """y = W·x + Σᵢ sᵢ·Bᵢ·Hᵢ·Aᵢ·x with the Hᵢ and sᵢ trained (arXiv 2506.05568).
+
+    The Bᵢ stand side by side in B and the Aᵢ one below the other in A: two large products and one small one a head.
+    """
+
+    def __init__(self, base_layer: nn.Module, rank: int, heads: int) -> None:
+        super().__init__(base_layer, heads * rank)
+        self.H = nn.Parameter(torch.zeros(heads, rank, rank, device=self.B.device))
+        self.s = nn.Parameter(torch.ones(heads, device=self.B.device))
+
+    def between(self, z: torch.Tensor) -> torch.Tensor:
+        """sᵢ·Hᵢ·zᵢ for each head: (…, Q) to (…, Q)."""
+        z_HR = z.reshape(*z.shape[:-1], *self.H.shape[:2])
+        return torch.einsum("hrq,...hq->...hr", self.scaled(), z_HR).flatten(-2)
+
+    def scaled(self) -> torch.Tensor:
+        """sᵢ·Hᵢ (H, R, R)."""
+        return self.s[:, None, None] * self.H
+
+    @torch.no_grad()
+    def set_scaled(self, squares_HRR: torch.Tensor) -> None:
+        """Take sᵢ·Hᵢ up as Hᵢ; the scales are one again."""
+        self.H.copy_(squares_HRR)
+        self.s.fill_(1.0)
