@@ -81,7 +81,7 @@ def test_so_it_is_for_clients_of_different_ranks(name, clients, out, in_, seed):
 @pytest.mark.parametrize("name", INEXACT)
 @pytest.mark.parametrize("round_", [1, 2])
 def test_what_does_not_claim_to_be_exact_is_not(name, round_):
-    """Three clients of rank 3 have a sum of rank 7 here, more than the adapter holds."""
+    """Three clients of rank 3 have a sum of rank 9, more than the adapter holds."""
     assert error_of_a_round(name, lora_frame(3), [3.0, 1.0, 2.0], 5, round_) > 1e-3
 
 

@@ -51,7 +51,7 @@ def test_factored_and_dense_residuals_are_exact(residual, weights, rank, out, in
 
 @pytest.mark.parametrize("outlier", range(4))
 def test_one_client_of_huge_factors_and_little_weight_costs_no_digits(outlier):
-    frame = lora_frame(2, modules={"m": (8, 8)})
+    frame = lora_frame(2, modules={"m": (40, 30)})
     world = random_world(frame, 1)
     weights = [1e5, 2e5, 5e4, 1.5e5]
     weights[outlier] = 1.0
@@ -60,6 +60,7 @@ def test_one_client_of_huge_factors_and_little_weight_costs_no_digits(outlier):
     huge = {**delta, "m.lora_B": 1e5 * delta["m.lora_B"]}
     contributions[outlier] = replace(contributions[outlier], delta=huge)
     after = run_scheme(SCHEME, frame, world, contributions)
+    assert after.shift.tensors["m.U"].shape == (40, 2 + 3 * 2)
     assert error(frame, world, after, contributions) <= 1e-6
 
 

@@ -18,11 +18,12 @@ Dense = dict[str, torch.Tensor]
 """ΔW (out, in) by module, float64."""
 
 HEAD = {"head.weight": (3, 5), "head.bias": (3,)}
-TWO_MODULES = {"blocks.0.q": (7, 12), "blocks.0.v": (9, 4)}
+TWO_MODULES = {"blocks.0.q": (40, 60), "blocks.0.v": (50, 30)}
+"""Large enough for a few clients' stacked factors to be smaller than the dense matrix."""
 
 WEIGHTS = st.one_of(st.integers(1, 5000).map(float), st.sampled_from([1e-3, 1.0, 1e6]))
 """Of clients: counts of examples, and some that are very small or very large."""
-SIZES = st.integers(1, 14)
+SIZES = st.integers(1, 40)
 
 
 def lora_frame(rank: int, *, modules: Mapping[str, tuple[int, int]] = TWO_MODULES, scale: float = 2.0) -> Frame:
