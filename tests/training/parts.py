@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification
 
+from fedtune.adapters.attach import attach
 from fedtune.adapters.base import Attached, Products
 from fedtune.adapters.shift import NO_SHIFT, Shift, dense_of, modules_of
 from fedtune.adapters.slots import Axes
 from fedtune.data.base import Batch
 from fedtune.models.base import LoadedModel
-from fedtune.recipe import ModelSection, Recipe, TrainingSection
+from fedtune.recipe import AdapterSection, ModelSection, Recipe, TrainingSection
 from fedtune.state import Shapes, State
 from fedtune.training.base import Assignment
 from fedtune.training.resident import Resident
@@ -171,6 +172,15 @@ def tiny_resident(folder: Path, task: str = "sequence-classification", **trainin
     head = () if task == "causal-lm" else ("classifier",)
     attached = HookedSquare(model, plain_targets(model), head)
     return Resident.of(LoadedModel(model, None, "", head, str(folder)), attached, CPU, tiny_recipe(task, **training))
+
+
+def adapted_resident(
+    folder: Path, section: AdapterSection, task: str = "sequence-classification", **training: Any
+) -> Resident:
+    """A tiny model of this folder with the adapter that `section` names."""
+    head = () if task == "causal-lm" else ("classifier",)
+    loaded = LoadedModel(load_plain(folder, task), None, "", head, str(folder))
+    return Resident.of(loaded, attach(loaded, section, task=task), CPU, tiny_recipe(task, **training))
 
 
 def random_state(resident: Resident, seed: int = 0) -> State:

@@ -5,11 +5,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedtune.adapters.shift import Shift
 from fedtune.errors import DataError
+from fedtune.recipe import AdapterSection
 from fedtune.state import digest
 from fedtune.training.gradient import mean_gradients
 from fedtune.training.order import draw_rows
-from tests.training.parts import ListRows, answer_rows, image_rows, load_plain, random_state, text_rows, tiny_resident
+from tests.training.parts import (
+    ListRows,
+    adapted_resident,
+    answer_rows,
+    image_rows,
+    load_plain,
+    random_state,
+    text_rows,
+    tiny_resident,
+)
 
 CASES = [
     ("sequence-classification", "tiny_bert_folder", text_rows),
@@ -89,6 +100,15 @@ def test_weights_stay_frozen_and_adapter_mode_and_random_state_are_put_back(tiny
     assert [len(m._forward_hooks) for m in model.modules()] == hooks
     assert {n for n, p in model.named_parameters() if p.requires_grad} == {"classifier.weight", "classifier.bias"}
     assert all(p.grad is None for p in [*model.parameters(), *resident.attached.parameters().values()])
+
+
+def test_gradients_are_read_at_the_base_weights_whatever_they_were_shifted_by(tiny_bert_folder: Path) -> None:
+    resident = adapted_resident(tiny_bert_folder, AdapterSection(kind="square", rank=2, targets="attention"))
+    rows = text_rows(6)
+    before = digest(mean_gradients(resident, rows, limit=6, seed=0))
+    name = resident.attached.targets()[0]
+    resident.attached.shift_to(Shift().then({f"{name}.D": torch.ones(resident.attached.target_shapes()[name])}))
+    assert digest(mean_gradients(resident, rows, limit=6, seed=0)) == before
 
 
 def test_the_limit_reads_that_many_rows_drawn_by_the_seed(tiny_bert_folder: Path) -> None:

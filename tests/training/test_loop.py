@@ -2,80 +2,24 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from fedtune.errors import AdapterError, TrainingError
-from fedtune.seeds import derive_seed
-from fedtune.state import State, digest
-from fedtune.training.base import Assignment
+from fedtune.state import digest
 from fedtune.training.loop import accumulate_gradient, train_client
-from fedtune.training.order import local_steps
-from fedtune.training.resident import Resident
-from tests.training.parts import (
-    HookedSquare,
-    ListRows,
-    answer_rows,
-    assignment,
-    image_rows,
-    load_plain,
-    plain_targets,
-    text_rows,
-    tiny_resident,
-)
+from tests.training.by_hand import train_by_hand
+from tests.training.parts import ListRows, answer_rows, assignment, image_rows, text_rows, tiny_resident
 
-Schedule = Callable[[torch.optim.Optimizer, int], Any]
-SCHEDULES: dict[str, Schedule] = {
-    "cosine": torch.optim.lr_scheduler.CosineAnnealingLR,
-    "linear": lambda o, total: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.0, total),
-}
 TASKS = {
     "sequence-classification": ("tiny_bert_folder", text_rows),
     "image-classification": ("tiny_vit_folder", image_rows),
     "causal-lm": ("tiny_gpt2_folder", answer_rows),
 }
-
-
-def loss_sum_and_targets(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """Cross entropy from the logits, by hand: summed over rows, or over the answer's tokens."""
-    labels = batch["labels"]
-    logits = model(**{name: t for name, t in batch.items() if name != "labels"}).logits
-    if labels.ndim > 1:
-        logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-        logits, labels = logits[labels >= 0], labels[labels >= 0]
-    return cross_entropy(logits, labels, reduction="sum"), len(labels)
-
-
-def train_by_hand(folder: Path, task: str, resident: Resident, share: Assignment) -> tuple[State, float]:
-    """The same client on a model of its own, with nothing of the loop under test but the order of rows."""
-    section = resident.recipe.training
-    model = load_plain(folder, task).requires_grad_(False)
-    adapter = HookedSquare(model, plain_targets(model), () if task == "causal-lm" else ("classifier",))
-    adapter.load(share.state)
-    parameters = list(adapter.parameters().values())
-    optimizer = torch.optim.AdamW(parameters, lr=section.lr, weight_decay=0.0, foreach=False)
-    steps = list(local_steps(len(share.rows), section, share.seed))
-    schedule = SCHEDULES[section.schedule](optimizer, len(steps))
-    losses = []
-    model.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(share.seed, "dropout"))
-        for step in steps:
-            parts = [loss_sum_and_targets(model, share.rows.batch(indices)) for indices in step]
-            loss = sum(part for part, _ in parts) / sum(n for _, n in parts)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, section.max_grad_norm)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-    return adapter.read(), sum(losses) / len(losses)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -91,7 +35,7 @@ def test_a_client_learns_what_a_plain_loop_learns(
     )
     share = assignment(resident, rows(18))
     result = train_client(resident, share)
-    state, loss = train_by_hand(folder, task, resident, share)
+    state, loss = train_by_hand(folder, task, resident.recipe.training, share)
     assert result.metrics["loss"] == pytest.approx(loss, abs=2e-6)
     for name, tensor in state.items():
         torch.testing.assert_close(result.state[name], tensor, atol=1e-7, rtol=1e-6, msg=name)
