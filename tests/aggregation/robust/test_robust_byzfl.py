@@ -24,7 +24,6 @@ from fedtune.aggregation.robust.mixing import mix_neighbours
 from fedtune.seeds import generator
 from simulations.attacks.updates import add_a_little, flip_signs, manipulate_inner_product, send_noise
 
-
 found = importlib.util.find_spec("byzfl")
 if found is None or found.submodule_search_locations is None:
     pytest.skip("byzfl is not installed", allow_module_level=True)
