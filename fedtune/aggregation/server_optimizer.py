@@ -1,8 +1,8 @@
 """Optimisers on the coordinator's side: the change that a round comes to is a gradient, and is not taken as it is.
 
 FedAvgM (arXiv 1909.06335) adds momentum; FedAdagrad, FedAdam and FedYogi (arXiv 2003.00295, algorithm 2) divide by
-the root of a second moment as well. As in that algorithm the moments are not corrected for their start, and the
-second one starts at τ²: the first step of a tensor that hardly changes is no larger than server_lr.
+the root of a second moment as well. As in that algorithm the second moment starts at τ², and neither is corrected
+for its start.
 """
 
 from collections.abc import Callable
