@@ -60,14 +60,18 @@ def _sum(
 ) -> torch.Tensor:
     """W0 + ΔW in double precision, in the layer's own orientation, on a device that has doubles."""
     place = device if device.type == "cuda" else torch.device("cpu")
-    own = {name: tensors[name].to(place) for name in tensors if name.rpartition(".")[0] == module}
+    own = {name: tensor.to(place) for name, tensor in _of(module, tensors).items()}
     change_MN = dense_of(own, module)
     return weight.to(place).double() + (change_MN.T if is_transposed(layer) else change_MN)
 
 
+def _of(module: str, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[0] == module}
+
+
 def _check_tensors(tensors: Mapping[str, torch.Tensor], module: str, shape: tuple[int, int]) -> None:
-    own = {part: tensor for part in "DUV" if (tensor := tensors.get(f"{module}.{part}")) is not None}
-    sizes = {part: tuple(tensor.shape) for part, tensor in own.items()}
+    own = _of(module, tensors)
+    sizes = {name.removeprefix(f"{module}."): tuple(tensor.shape) for name, tensor in own.items()}
     out, in_ = shape
     inner = sizes.get("U", (0, 0))[-1]
     if sizes not in ({"D": (out, in_)}, {"U": (out, inner), "V": (inner, in_)}):

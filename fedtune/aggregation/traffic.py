@@ -31,5 +31,5 @@ def square_numbers(layout: Layout, rank: int) -> int:
 
 
 def ravan_numbers(layout: Layout, heads: int) -> int:
-    """h·(r² + 1) a module: the squares and their scales."""
-    return len(layout.modules) * heads * (layout.rank * layout.rank + 1)
+    """h·r² a module: the squares, each with its scale multiplied in."""
+    return len(layout.modules) * heads * layout.rank * layout.rank

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from fedtune.adapters.attach import attach
 from fedtune.adapters.base import Attached
@@ -17,6 +18,12 @@ FAMILIES = {
     "gpt2": "causal-lm",
     "vit": "image-classification",
 }
+AUTO = {
+    "sequence-classification": AutoModelForSequenceClassification,
+    "causal-lm": AutoModelForCausalLM,
+    "image-classification": AutoModelForImageClassification,
+}
+OPTIONS = {"bert": {"num_labels": 3}, "vit": {"num_labels": 3}, "llama": {}, "gpt2": {}}
 KINDS = {
     "square": {"kind": "square", "init": "weights"},
     "lora": {"kind": "lora", "init": "kaiming", "alpha": 6.0},

@@ -3,17 +3,11 @@
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from fedtune.errors import AdapterError
 from fedtune.state import digest
-from tests.adapters.adapter_models import FAMILIES, KINDS, attached_to, batch, load, logits, shake
+from tests.adapters.adapter_models import AUTO, FAMILIES, KINDS, OPTIONS, attached_to, batch, load, logits, shake
 
-AUTO = {
-    "sequence-classification": AutoModelForSequenceClassification,
-    "causal-lm": AutoModelForCausalLM,
-    "image-classification": AutoModelForImageClassification,
-}
 every = pytest.mark.parametrize(("family", "kind"), [(f, k) for f in FAMILIES for k in KINDS])
 
 
@@ -71,8 +65,7 @@ def test_the_export_gives_the_same_logits_in_peft_and_merged(folder, family, kin
     assert (logits(merged, family) - trained).abs().max() <= 1e-5
     assert torch.equal(logits(attached.model, family), trained)
     auto = AUTO[FAMILIES[family]]
-    options = {} if family in ("llama", "gpt2") else {"num_labels": 3}
-    fresh = PeftModel.from_pretrained(auto.from_pretrained(folder, **options), tmp_path / "adapter")
+    fresh = PeftModel.from_pretrained(auto.from_pretrained(folder, **OPTIONS[family]), tmp_path / "adapter")
     assert (logits(fresh, family) - trained).abs().max() <= 1e-5
     merged.save_pretrained(tmp_path / "merged")
     assert (logits(auto.from_pretrained(tmp_path / "merged"), family) - trained).abs().max() <= 1e-5

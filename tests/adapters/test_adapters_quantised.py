@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, 
 
 from fedtune.adapters.attach import attach
 from fedtune.adapters.layers import is_quantised, weight_of
+from fedtune.adapters.shift import Shift
 from fedtune.errors import AdapterError
 from fedtune.models.base import LoadedModel
 from fedtune.recipe import AdapterSection
@@ -60,3 +61,6 @@ def test_a_quantised_base_trains_and_exports_but_cannot_take_the_sum_up(folder, 
         assert (logits(found) - logits(loaded.model)).abs().max() <= 2e-5
     with pytest.raises(AdapterError, match="quantised and cannot take up an adapter: load the base with"):
         attached.merged()
+    out, in_ = attached.target_shapes()["model.layers.0.mlp.up_proj"]
+    with pytest.raises(AdapterError, match=r'quantised and .* model.quantization = "none"'):
+        attached.shift_to(Shift({"model.layers.0.mlp.up_proj.D": torch.ones(out, in_)}, "k"))
