@@ -11,9 +11,15 @@ from fedtune.training.base import Assignment
 def is_trained(name: str, assignment: Assignment) -> bool:
     """Does the client train the tensor of this name?
 
-    What an adapter steps beside its state (RAVAN's scales, which travel inside the squares) is trained always.
+    What an adapter steps beside its state, as RAVAN's scales that travel inside the squares, goes with its module.
     """
-    return assignment.trained is None or name in assignment.trained or name not in assignment.state
+    if assignment.trained is None or name in assignment.trained:
+        return True
+    return name not in assignment.state and _module(name) in map(_module, assignment.trained)
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 @contextmanager

@@ -106,13 +106,19 @@ def test_schemes_that_shift_the_base_weights_are_exact(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "low", "high"), [({"kind": "square"}, 0.0, 1e-6), ({"kind": "lora", "init": "kaiming"}, 1e-3, math.inf)]
+    ("kind", "low", "high"),
+    [
+        ({"kind": "square"}, 0.0, 1e-6),
+        ({"kind": "ravan", "init": "random", "heads": 3}, 0.0, 1e-6),
+        ({"kind": "lora", "init": "kaiming", "freeze_a": True}, 0.0, 1e-6),
+        ({"kind": "lora", "init": "kaiming"}, 1e-3, math.inf),
+    ],
 )
 def test_real_adapters_are_diagnosed_through_their_frame(
-    kind: dict[str, str], low: float, high: float, tiny_bert_folder: Path
+    kind: dict[str, object], low: float, high: float, tiny_bert_folder: Path
 ) -> None:
     _, attached = attached_to(tiny_bert_folder, "bert", **kind)
-    frame = frame_of(attached, AdapterSection(rank=4, **kind))
+    frame = frame_of(attached, AdapterSection.model_validate({"rank": 4, **kind}))
     aggregator = make_aggregator(DIAGNOSED, frame)
     assert isinstance(aggregator, Diagnosed)
     run(aggregator, Global(attached.read()), random_contributions(frame, [1.0, 2.0, 3.0], 2, size=0.1))

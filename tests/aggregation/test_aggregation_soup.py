@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtune.adapters.shift import NO_SHIFT, Shift
@@ -54,6 +54,7 @@ def assert_mean(frame: Frame, soup: Global, worlds: Sequence[Global]) -> None:
 
 @pytest.mark.parametrize("shifts", ["none", "shared", "own", "dense", "mixed"])
 @pytest.mark.parametrize("form", FRAMES)
+@settings(max_examples=30)
 @given(rank=st.integers(1, 4), count=st.integers(1, 5), seed=seeds)
 def test_the_soups_change_is_the_mean_of_the_changes(form: str, shifts: str, rank: int, count: int, seed: int) -> None:
     frame = FRAMES[form](rank)
@@ -120,6 +121,7 @@ def test_a_soup_forgets_what_only_training_needs() -> None:
 
 
 @pytest.mark.parametrize("form", FRAMES)
+@settings(max_examples=30)
 @given(count=st.integers(1, 6), seed=seeds)
 def test_a_greedy_soup_is_never_worse_than_its_best_ingredient(form: str, count: int, seed: int) -> None:
     """Scored by the distance of ΔW from a target that the worlds scatter around."""
@@ -150,7 +152,15 @@ def test_an_ingredient_that_does_not_hurt_stays_in() -> None:
     assert float(greedy(worlds, frame, lambda _: 0.5).state["x"]) == 2.0
 
 
-@pytest.mark.parametrize("kind", [{"kind": "square"}, {"kind": "lora", "init": "kaiming", "alpha": 8.0}])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"kind": "square"},
+        {"kind": "ravan", "init": "random", "heads": 3},
+        {"kind": "lora", "init": "kaiming", "freeze_a": True},
+        {"kind": "lora", "init": "kaiming", "alpha": 8.0},
+    ],
+)
 def test_a_model_with_the_soup_in_place_computes_with_the_mean_weights(
     kind: dict[str, object], tiny_bert_folder: Path
 ) -> None:

@@ -67,6 +67,44 @@ def test_without_the_mask_a_square_adapter_would_leave_its_slots(tiny_bert_folde
     assert any(bool(result[name][2:, 2:].any()) for name in result if name.endswith(".R"))
 
 
+RAVAN = AdapterSection(kind="ravan", init="random", rank=3, heads=4, targets="attention")
+
+
+@pytest.mark.parametrize("options", OPTIMISERS)
+def test_training_some_heads_of_ravan_is_training_them_without_the_others(
+    options: dict[str, Any], tiny_bert_folder: Path
+) -> None:
+    """Against a model whose other heads are cut off: they add nothing there, and no gradient reaches them."""
+    masked = adapted_resident(tiny_bert_folder, RAVAN, epochs=2, batch_size=4, **options)
+    cut = adapted_resident(tiny_bert_folder, RAVAN, epochs=2, batch_size=4, **options)
+    for name in cut.attached.targets():
+        columns = cut.loaded.model.get_submodule(name).get_buffer("B").unflatten(1, (4, 3))
+        columns[:, [1, 3]] = 0.0
+    axes, slots = masked.attached.axes(), (0, 2)
+    whole = assignment(masked, text_rows(14))
+    share = replace(whole, state=widen(narrow(whole.state, axes, slots), masked.shapes(), axes, slots))
+    result, expected = train_client(masked, replace(share, slots=slots)), train_client(cut, share)
+    for name, tensor in expected.state.items():
+        torch.testing.assert_close(result.state[name], tensor, atol=1e-6, rtol=1e-6, msg=name)
+    for name in (n for n in result.state if n.endswith(".H")):
+        assert not result.state[name][[1, 3]].any()
+        assert (result.state[name] - share.state[name])[[0, 2]].abs().max() > 1e-3
+    assert set(result.rates) == set(masked.shapes())
+
+
+def test_the_scales_of_ravan_are_trained_with_their_squares_and_rest_with_them(tiny_bert_folder: Path) -> None:
+    resident = adapted_resident(tiny_bert_folder, RAVAN, epochs=2, lr=0.01)
+    still, moving = (f"{name}.H" for name in resident.attached.targets()[:2])
+    share = assignment(resident, text_rows(9))
+    trained = tuple(name for name in share.state if name != still)
+    result = train_client(resident, replace(share, trained=trained))
+    assert torch.equal(result.state[still], share.state[still])
+    assert not torch.equal(result.state[moving], share.state[moving])
+    for square, trains in ((still, False), (moving, True)):
+        scale = resident.attached.parameters()[f"{square.removesuffix('H')}s"]
+        assert bool((scale == 1).all()) is not trains
+
+
 @pytest.mark.parametrize("side", ["lora_A", "lora_B"])
 def test_a_frozen_factor_comes_back_bit_for_bit(side: str, tiny_bert_folder: Path) -> None:
     resident = adapted_resident(tiny_bert_folder, LARGE["lora"], epochs=2, lr=0.01, weight_decay=0.3, proximal=0.1)
