@@ -41,7 +41,7 @@ class KeepsToItself:
         total = bench.frame.slots
         asked = task.rank or total
         limit = min(self._max_rank or total, int(kept[_RANK].item()) if _RANK in kept else total)
-        if asked > limit and bench.frame.form not in bench.scheme.aggregator.heterogeneous_for:
+        if asked > limit and bench.frame.form not in bench.scheme.heterogeneous_for:
             raise AdapterError(
                 f"the task trains rank {asked} and this client goes up to {limit}: "
                 f'aggregation.scheme = "{bench.recipe.aggregation.scheme}" needs the same rank everywhere'

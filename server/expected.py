@@ -31,7 +31,7 @@ class Expectation:
         stays = frozenset(scheme.keeps(names))
         self._shapes = {name: frame.shapes[name] for name in sorted(trained) if name not in stays}
         self._control = {name: frame.shapes[name] for name in sorted(trained)} if recipe.training.scaffold else {}
-        self._may_differ = frame.form in scheme.aggregator.heterogeneous_for
+        self._may_differ = frame.form in scheme.heterogeneous_for
 
     def __call__(self, client: str, claimed: int) -> Expected:
         """What `client` must send, which claims to have trained `claimed` slots (0: all of them).

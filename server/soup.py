@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from fedtune.aggregation.soup import greedy, uniform
-
 from fedtune.aggregation import Frame, Global
+from fedtune.aggregation.soup import greedy, uniform
 from fedtune.errors import RunError
 from fedtune.recipe import Recipe
 from fedtune.runs.checkpoint import Checkpoint

@@ -87,3 +87,13 @@ class Scheme:
     """The client's last step: (start, trained, frame, section) to what it sends; full shapes, trained names."""
     note: str = ""
     """What a user has to know; one sentence."""
+
+    @property
+    def exact_for(self) -> frozenset[AdapterForm]:
+        """The adapters of which the new global product is the weighted mean of the clients' products."""
+        return self.aggregator.exact_for & self.forms
+
+    @property
+    def heterogeneous_for(self) -> frozenset[AdapterForm]:
+        """The adapters of which clients may hold different ranks."""
+        return self.aggregator.heterogeneous_for & self.forms

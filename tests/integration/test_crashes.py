@@ -17,12 +17,14 @@ def recipe_named(tiny_bert_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("crashes")
     rows = write_rows(folder / "rows.jsonl", 60)
 
-    def named(name):
+    def named(name, **data):
+        scheme = {"aggregation": {"scheme": "fedsa"}} if data else {}
         return tiny_recipe(
             tiny_bert_folder,
             rows,
             folder,
-            data={"source": str(rows), "test_fraction": 0.2, "partition": {"clients": CLIENTS}},
+            data={"source": str(rows), "test_fraction": 0.2, "partition": {"clients": CLIENTS}, **data},
+            **scheme,
             adapter={"kind": "lora", "init": "kaiming", "dropout": 0.1, "rank": 4, "targets": "attention"},
             training={"steps": 80, "batch_size": 4, "lr": 0.003, "device": "cpu"},
             federation={"rounds": ROUNDS, "min_clients": CLIENTS, "min_replies": CLIENTS},
@@ -78,3 +80,18 @@ def test_a_coordinator_killed_in_a_round_goes_on_while_its_clients_stay(recipe_n
         assert_same_rounds(world.run, uninterrupted)
         assert len(world.run.info.resumptions) == 2
         assert (tmp_path / "client-0.log").read_text().count("connected to") == 3
+
+
+def test_a_client_that_keeps_its_own_tensors_finds_them_again_after_a_kill(recipe_named, tmp_path):
+    """FedSA-LoRA: B and the head are on the client's disk alone; killed in a round, the client goes on with them."""
+    own = {"holdout_fraction": 0.2}
+    undisturbed = RunFolder.open(simulate(recipe_named("own-undisturbed", **own))).rounds()
+    with Federation(recipe_named("own-killed", **own), tmp_path) as world:
+        world.make_keys()
+        coordinator, clients = world.coordinator(), dict(zip(world.names, world.clients(), strict=True))
+        eventually(lambda: world.rounds_done() >= 3)
+        clients["client-1"].kill()
+        clients["client-1"] = world.client("client-1")
+        assert [process.wait() for process in (coordinator, *clients.values())] == [0] * (CLIENTS + 1)
+        assert_same_rounds(world.run, undisturbed)
+        assert [r.federated for r in world.run.rounds()] == [r.federated for r in undisturbed]

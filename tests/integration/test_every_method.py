@@ -129,7 +129,7 @@ def assert_product_errors(run: RunFolder) -> None:
     plain = recipe.aggregation.rule == "mean" and recipe.aggregation.server_optimizer == "none"
     truncated = recipe.aggregation.residual == "truncated"
     alike = not recipe.federation.ranks or recipe.aggregation.scheme == "flora"
-    exact = recipe.adapter.form in SCHEMES[recipe.aggregation.scheme].aggregator.exact_for
+    exact = recipe.adapter.form in SCHEMES[recipe.aggregation.scheme].exact_for
     if exact and plain and alike and not truncated:
         assert max(errors) <= 1e-6
     else:
