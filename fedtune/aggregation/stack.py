@@ -25,7 +25,7 @@ def increment(module: str, factors: Factors | None, *, dense: bool = False) -> S
     u, v = factors
     if dense or u.numel() + v.numel() > u.shape[0] * v.shape[1]:
         return {f"{module}.D": (u @ v).float()}
-    return {f"{module}.U": u.float(), f"{module}.V": v.float()}
+    return {f"{module}.U": u.float().contiguous(), f"{module}.V": v.float().contiguous()}
 
 
 def increment_numbers(module: tuple[int, int], rank: int) -> int:

@@ -42,11 +42,13 @@ def test_the_leading_directions_are_the_best_approximation(out, in_, inner, coun
 
 
 @given(sizes, sizes, st.integers(1, 30), st.integers(0, 999))
-def test_the_directions_are_orthonormal(out, in_, inner, seed):
+def test_the_directions_are_orthonormal_and_the_values_are_on_the_left(out, in_, inner, seed):
     found = directions(random_factors(out, in_, inner, seed))
+    left, right = found.leading(inner)
     unit = torch.eye(len(found.values), dtype=torch.float64)
-    torch.testing.assert_close(found.left.T @ found.left, unit, rtol=0, atol=1e-10)
-    torch.testing.assert_close(found.right @ found.right.T, unit, rtol=0, atol=1e-10)
+    torch.testing.assert_close(right @ right.T, unit, rtol=0, atol=1e-10)
+    size = float(found.values[0] ** 2)
+    torch.testing.assert_close(left.T @ left, found.values.square().diag(), rtol=0, atol=1e-10 * size)
 
 
 @given(st.integers(2, 20), st.integers(2, 20), st.integers(1, 30), st.integers(0, 999))
@@ -54,12 +56,13 @@ def test_the_signs_do_not_depend_on_how_the_product_was_split(out, in_, inner, s
     """The same product from its dense form, as one factor times the identity, has the same directions."""
     u, v = random_factors(out, in_, inner, seed)
     found, dense = directions((u, v)), directions((u @ v, torch.eye(in_, dtype=torch.float64)))
+    (left, right), (dense_left, dense_right) = found.leading(inner), dense.leading(1)
     gap = float(found.values[0] - found.values[1]) if len(found.values) > 1 else float(found.values[0])
-    largest = found.right[0].abs().topk(2).values
+    largest = right[0].abs().topk(2).values
     if gap > 1e-3 * float(found.values[0]) and largest[0] - largest[1] > 1e-6:  # else the direction is not unique
-        torch.testing.assert_close(dense.right[0], found.right[0], rtol=0, atol=1e-8)
-        torch.testing.assert_close(dense.left[:, 0], found.left[:, 0], rtol=0, atol=1e-8)
-    assert (found.right.gather(1, found.right.abs().argmax(1, keepdim=True)) > 0).all()
+        torch.testing.assert_close(dense_right[0], right[0], rtol=0, atol=1e-8)
+        torch.testing.assert_close(dense_left[:, 0], left[:, 0], rtol=0, atol=1e-8 * float(found.values[0]))
+    assert (right.gather(1, right.abs().argmax(1, keepdim=True)) > 0).all()
 
 
 @given(st.integers(6, 20), st.integers(6, 20), st.integers(1, 5), st.integers(1, 4), st.integers(0, 999))
@@ -69,13 +72,17 @@ def test_the_rank_is_that_of_the_sum_and_not_of_the_stack(out, in_, inner, copie
     assert directions(factors).rank() == inner
 
 
-def test_the_core_never_grows_beyond_the_stacked_rank(monkeypatch):
+@pytest.mark.parametrize(
+    ("out", "in_", "core"), [(300, 200, (12, 12)), (300, 8, (12, 8)), (8, 200, (8, 12)), (9, 8, (9, 8))]
+)
+def test_the_core_never_grows_beyond_the_stacked_rank(monkeypatch, out, in_, core):
     seen = []
     real = torch.linalg.svd
-    monkeypatch.setattr(torch.linalg, "svd", lambda core, **options: seen.append(core.shape) or real(core, **options))
-    directions(random_factors(300, 200, 12, 0))
-    directions(random_factors(300, 8, 12, 0))
-    assert seen == [(12, 12), (12, 8)]
+    monkeypatch.setattr(
+        torch.linalg, "svd", lambda small, **options: seen.append(small.shape) or real(small, **options)
+    )
+    directions(random_factors(out, in_, 12, 0))
+    assert seen == [core]
 
 
 def test_terms_that_are_zero_are_left_out_of_the_stack():
@@ -89,7 +96,8 @@ def test_terms_that_are_zero_are_left_out_of_the_stack():
 @given(sizes, sizes, st.integers(1, 30), st.integers(0, 999))
 def test_an_increment_is_the_product_in_the_smaller_form(out, in_, inner, seed):
     u, v = random_factors(out, in_, inner, seed)
-    found = increment("m", (u, v))
+    found = increment("m", (u.T.contiguous().T, v.T.contiguous().T))
+    assert all(tensor.is_contiguous() and tensor.dtype == torch.float32 for tensor in found.values())
     assert sum(t.numel() for t in found.values()) == increment_numbers((out, in_), inner) <= out * in_
     product = found["m.D"] if "m.D" in found else found["m.U"].double() @ found["m.V"].double()
     torch.testing.assert_close(product.double(), u @ v, rtol=0, atol=1e-6 * float(u.norm() * v.norm()))
