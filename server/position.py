@@ -49,7 +49,7 @@ def keep(folder: RunFolder, position: Position, record: RoundRecord) -> None:
         "failed": position.failed,
         "shift_key": world.shift.key,
     }
-    checkpoint = Checkpoint(position.round, world.state, position.shared, parts_of(world), extra, best=record.best)
+    checkpoint = Checkpoint(position.round, world.state, position.shared, extra, record.best, parts_of(world))
     folder.finish_round(record, checkpoint)
 
 

@@ -14,7 +14,7 @@ from fedtune.recipe.keys import field_at, leaf_keys
 from fedtune.recipe.lines import Path
 from fedtune.recipe.methods import METHODS
 from fedtune.recipe.rules import broken_rules
-from fedtune.recipe.rules_aggregation import DIFFERENT_RANKS, SHIFTING
+from fedtune.recipe.rules_aggregation import DIFFERENT_RANKS, PERSONAL, SHIFTING
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,10}", fullmatch=True)
@@ -44,6 +44,7 @@ COUPLED: frozenset[Path] = frozenset(
         ("training", "max_grad_norm"),
         ("training", "scaffold"),
         ("training", "weight_decay"),
+        ("run", "soup"),
         ("adapter", "dropout"),
         ("adapter", "head"),
         ("adapter", "init"),
@@ -139,7 +140,7 @@ def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
 
     `plain` is for corrections that only the plain mean of equal ranks allows.
     """
-    kind = draw(st.sampled_from(sorted(STARTS)))
+    kind = draw(st.sampled_from(sorted(STARTS.keys() - {"ravan"} if plain else STARTS)))
     init = draw(st.sampled_from(STARTS[kind]))
     freeze_a = kind == "lora" and draw(st.booleans())
     scheme = "mean"
@@ -153,8 +154,10 @@ def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
     agreeing = [
         name for name, m in METHODS.items() if all(chosen[path] in values for path, values in m.settles.items())
     ]
+    whole = scheme not in PERSONAL and not (kind == "lora" and not freeze_a)
     return {
         **chosen,
+        ("run", "soup"): draw(st.sampled_from(["none", "uniform"])) if whole else "none",
         ("method",): draw(st.sampled_from(["", *agreeing])),
         ("adapter", "init_source"): draw(TEXTS.filter(bool)) if init == "public-gradient" else "",
         ("adapter", "alpha"): draw(st.sampled_from([None, 8.0])) if kind == "lora" else None,

@@ -35,6 +35,16 @@ def _private_gradients_travel(r: Recipe) -> str | None:
     )
 
 
+@advises("training.scaffold", "aggregation.weights")
+def _scaffold_counts_every_client_alike(r: Recipe) -> str | None:
+    if not r.training.scaffold or r.aggregation.weights == "uniform":
+        return None
+    return (
+        "training.scaffold goes to the optimum of the clients' mean loss, every client alike, whatever "
+        f'aggregation.weights = "{r.aggregation.weights}" says; set weights = "uniform" to say the same twice'
+    )
+
+
 @advises("adapter.head", "model.task")
 def _head_of_a_language_model(r: Recipe) -> str | None:
     if r.model.task != "causal-lm" or not r.adapter.head:

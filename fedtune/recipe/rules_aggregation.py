@@ -164,6 +164,26 @@ def _scaffold_of_another_optimizer(r: Recipe) -> str | None:
     )
 
 
+@refuses("training.scaffold", "adapter.kind")
+def _scaffold_of_scaled_heads(r: Recipe) -> str | None:
+    if not r.training.scaffold or r.adapter.kind != "ravan":
+        return None
+    return (
+        "training.scaffold corrects what travels, and ravan trains scales that do not: its control variates would not "
+        'be gradients; take scaffold out, or set adapter.kind = "square"'
+    )
+
+
+@refuses("run.soup", "model.quantization")
+def _soup_into_a_quantised_base(r: Recipe) -> str | None:
+    if r.run.soup == "none" or r.adapter.form != "lora" or r.model.quantization == "none":
+        return None
+    return (
+        "run.soup of lora adds the mean product to the base weights, and 4-bit weights cannot take it up; set "
+        'model.quantization = "none", adapter.freeze_a = true or kind = "square", or take soup out'
+    )
+
+
 @refuses("run.soup", "run.keep_checkpoints")
 def _soup_of_too_few(r: Recipe) -> str | None:
     if r.run.soup == "none" or r.run.keep_checkpoints > 2:

@@ -33,12 +33,12 @@ class Checkpoint:
     state: State
     shared: State = field(default_factory=dict)
     """The frozen factors, where the recipe alone does not give them again."""
-    parts: dict[str, State] = field(default_factory=dict)
-    """More named states, each a file of its own: what was added to the base weights, a server optimiser's moments, …"""
     extra: dict[str, Any] = field(default_factory=dict)
     """JSON values of the round engine (best score so far, failed rounds in a row, …)."""
     best: bool = False
     """Was this the best evaluated round so far?"""
+    parts: dict[str, State] = field(default_factory=dict)
+    """More named states, each a file of its own: what was added to the base weights, a server optimiser's moments, …"""
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, like: Path | None = None) -> None:

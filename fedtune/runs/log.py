@@ -133,6 +133,7 @@ def scalars(record: RoundRecord) -> dict[str, float]:
         **_score("federated", record.federated),
         "train/loss": record.train_loss,
         "train/update_norm": record.update_norm,
+        "train/product_error": record.product_error,
         "traffic/bytes_up": record.bytes_up(),
         "traffic/bytes_down": record.bytes_down(),
         "round/seconds": record.seconds,

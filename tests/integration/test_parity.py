@@ -61,7 +61,7 @@ def assert_same_run(simulated, deployed):
         pytest.param(LORA | {"dropout": 0.1}, {}, Forked, id="lora"),
         pytest.param(LORA, FLORA, Forked, id="flora of different ranks"),
         pytest.param(LORA, {"aggregation": {"scheme": "fedsa"}}, Forked, id="fedsa"),
-        pytest.param({"kind": "ravan", "init": "random"}, SCAFFOLD, Forked, id="ravan with scaffold"),
+        pytest.param({"kind": "square"}, SCAFFOLD, Forked, id="square with scaffold"),
     ],
 )
 def test_simulated_and_deployed_end_alike(tiny_bert_folder, tmp_path, adapter, others, start, record_property):

@@ -144,6 +144,16 @@ MIXES: dict[str, tuple[list[str], str, list[str]]] = {
         "must be plain ones",
         ["training.optimizer=sgd"],
     ),
+    "_scaffold_of_scaled_heads": (
+        ["training.scaffold=true", 'adapter.kind="ravan"'],
+        "would not be gradients",
+        ["adapter.kind=square", "adapter.init=weights"],
+    ),
+    "_soup_into_a_quantised_base": (
+        ['model.quantization="nf4"', 'run.soup="uniform"', "run.keep_checkpoints=5", 'adapter.kind="lora"'],
+        "adds the mean product",
+        ["model.quantization=none"],
+    ),
     "_soup_of_too_few": (['run.soup="uniform"'], "set run.keep_checkpoints", ["run.keep_checkpoints=5"]),
     "_soup_of_own_adapters": (
         ['method="fedsa-lora"', "data.holdout_fraction=0.2", 'run.soup="uniform"', "run.keep_checkpoints=5"],
@@ -165,6 +175,7 @@ MIXES: dict[str, tuple[list[str], str, list[str]]] = {
 TIPS = {
     "_four_bits_on_a_cpu": (["model.quantization=nf4", "training.device=cpu"], "needs a CUDA GPU"),
     "_private_gradients_travel": (["adapter.init=private-gradient"], "upload a whole gradient"),
+    "_scaffold_counts_every_client_alike": (["training.scaffold=true"], "every client alike"),
     "_head_of_a_language_model": (["model.task=causal-lm", "adapter.head=true"], "has no effect"),
 }
 

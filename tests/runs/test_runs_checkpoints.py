@@ -149,12 +149,23 @@ def test_no_best_and_no_checkpoint_say_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
-    from fedtune.runs.checkpoint import _checksum
+    from fedtune.runs.checkpoint import FORMAT, _checksum
 
     save_checkpoint(make_checkpoint(1), tmp_path / "c")
-    header = json.loads((tmp_path / "c" / "checkpoint.json").read_text()) | {"format": 2}
+    header = json.loads((tmp_path / "c" / "checkpoint.json").read_text()) | {"format": FORMAT + 1}
     header.pop("checksum")
     header["checksum"] = _checksum(header)
     (tmp_path / "c" / "checkpoint.json").write_text(json.dumps(header))
     with pytest.raises(RunError, match="newer version"):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_more_states_ride_along_and_empty_ones_do_not(tmp_path: Path) -> None:
+    parts = {"memory": {"momentum/x": torch.arange(3.0)}, "shift": {}}
+    save_checkpoint(Checkpoint(1, make_state(1), parts=parts), tmp_path / "c")
+    loaded = load_checkpoint(tmp_path / "c")
+    assert loaded.parts.keys() == {"memory"}
+    assert torch.equal(loaded.parts["memory"]["momentum/x"], torch.arange(3.0))
+    (tmp_path / "c" / "memory.safetensors").write_bytes(b"cut")
+    with pytest.raises(RunError, match=r"memory\.safetensors"):
         load_checkpoint(tmp_path / "c")

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -20,6 +21,7 @@ from fedtune.runs.page.tables import (
     recipe_sections,
     round_rows,
 )
+from fedtune.runs.record import RoundRecord
 from fedtune.runs.summary import Summary, summarise_rounds
 from fedtune.runs.words import bytes_text, number_text, seconds_text
 
@@ -58,7 +60,7 @@ def render_page(folder: RunFolder) -> str:
             info=folder.info,
             recipe=folder.recipe,
             summary=summary,
-            headlines=_headlines(summary),
+            headlines=_headlines(summary, records),
             chart_groups=[(name, [c for c in group if c]) for name, group in charts],
             reasons=count_reasons(updates),
             left_out=updates[:MAX_ROWS],
@@ -71,7 +73,7 @@ def render_page(folder: RunFolder) -> str:
     )
 
 
-def _headlines(summary: Summary) -> list[Headline]:
+def _headlines(summary: Summary, records: Sequence[RoundRecord]) -> list[Headline]:
     updates = summary.outcomes.get("ok", 0)
     asked = sum(summary.outcomes.values())
     without = summary.rounds_without_change
@@ -87,7 +89,15 @@ def _headlines(summary: Summary) -> list[Headline]:
         Headline("Time", seconds_text(summary.seconds), note="all rounds, with evaluation"),
         Headline("Rounds", f"{summary.rounds:,}", note=f"{without} without enough updates" if without else ""),
         Headline("Clients", f"{summary.clients:,}", note=f"{updates:,} of {asked:,} updates counted"),
+        *_product_error(records),
     ]
+
+
+def _product_error(records: Sequence[RoundRecord]) -> list[Headline]:
+    errors = [record.product_error for record in records if record.product_error is not None]
+    if not errors:
+        return []
+    return [Headline("Product error", f"{max(errors):.1e}", note="largest of all rounds, relative to the mean product")]
 
 
 def _scores(summary: Summary) -> list[Headline]:

@@ -55,7 +55,7 @@ def count_reasons(updates: Sequence[LeftOut]) -> list[tuple[str, int, int]]:
 
 
 def round_rows(records: Sequence[RoundRecord], summary: Summary) -> list[list[str]]:
-    """The newest rounds as texts: round, score, loss, training loss, updates, down, up, time."""
+    """The newest rounds as texts: round, score, loss, training loss, product error, updates, down, up, time."""
     return [_round_row(record, summary) for record in records[-MAX_ROWS:]]
 
 
@@ -67,6 +67,7 @@ def _round_row(record: RoundRecord, summary: Summary) -> list[str]:
         percent_text(score.accuracy) if score else "",
         number_text(score.loss) if score else "",
         number_text(record.train_loss) if record.train_loss is not None else "",
+        f"{record.product_error:.1e}" if record.product_error is not None else "",
         f"{good} of {len(record.clients)}" if record.clients else "",
         bytes_text(record.bytes_down()) if record.clients else "",
         bytes_text(record.bytes_up()) if record.clients else "",
