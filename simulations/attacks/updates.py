@@ -30,7 +30,7 @@ def add_a_little(honest: torch.Tensor, own: torch.Tensor, z: float) -> torch.Ten
     """Mean + z standard deviations (H − 1 in the denominator) of the honest updates in each coordinate, from all.
 
     A Little Is Enough (ALIE, arXiv 1902.06156): small in every coordinate, far over all of them, and honest updates
-    lie further out. At least two honest updates.
+    lie further out. Either sign serves. At least two honest updates.
     """
     return (honest.mean(dim=0) + z * honest.std(dim=0)).expand(len(own), -1)
 
@@ -60,7 +60,7 @@ ATTACKS: Mapping[str, Attack] = {
     "sign-flip": lambda _honest, own, _generator: flip_signs(own, 4.0),
     "ipm-0.5": lambda honest, own, _generator: manipulate_inner_product(honest, own, 0.5),
     "ipm-10": lambda honest, own, _generator: manipulate_inner_product(honest, own, 10.0),
-    "alie-1.5": lambda honest, own, _generator: add_a_little(honest, own, 1.5),
+    "alie-1.5": lambda honest, own, _generator: add_a_little(honest, own, -1.5),
     "gaussian": lambda _honest, own, generator: send_noise(own, 1.0, generator),
     "non-finite": lambda _honest, own, _generator: send_non_finite(own),
 }

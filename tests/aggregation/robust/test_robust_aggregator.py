@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtune.aggregation import Contribution, Global, make_aggregator
@@ -19,6 +19,7 @@ from tests.aggregation.robust.worlds import EVERY_WAY, SHAPES, finish, flat, fra
 
 
 @pytest.mark.parametrize(("rule", "before"), EVERY_WAY)
+@settings(max_examples=25)
 @given(random=st.randoms(use_true_random=False), seed=st.integers(0, 1000))
 def test_the_order_of_arrival_changes_no_bit(rule, before, random, seed):
     section, sent = section_for(rule, before), updates(13, seed=seed)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtune.aggregation.robust.clipping import centred_clipping
@@ -40,6 +40,7 @@ def rounds(draw):
 
 
 @pytest.mark.parametrize("name", ALL)
+@settings(max_examples=40)
 @given(given_round=rounds(), seed=SEEDS)
 def test_the_order_of_rows_changes_nothing_but_rounding(name, given_round, seed):
     matrix, f = torch.cat(given_round), len(given_round[1])
@@ -56,6 +57,7 @@ def test_the_order_of_rows_changes_no_bit_of_what_sorts_them(given_round, seed):
 
 
 @pytest.mark.parametrize("name", ALL)
+@settings(max_examples=40)
 @given(seed=SEEDS, rows=st.integers(5, 12), shift=st.floats(-100, 100))
 def test_a_shift_of_all_rows_shifts_the_result(name, seed, rows, shift):
     matrix = torch.randn(rows, WIDTH, generator=generator(seed, "rows"), dtype=torch.float64)
