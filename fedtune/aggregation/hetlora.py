@@ -66,7 +66,7 @@ def pruned_rank(start: State, trained: State, frame: Frame, rank: int, prune: fl
 
     Their norm is Σ‖B[:, tail]‖·‖A[tail]‖ over the modules, of whole-shape states. At least one slot is left.
     """
-    given_up = math.ceil(round(prune * rank, 9))  # 0.7·10 is 7.000000000000001
+    given_up = math.ceil(round(prune * rank, 9))  # 0.28·25 is 7.000000000000001
     tail = slice(rank - given_up, rank)
     if _tail_norm(trained, frame, tail) < _tail_norm(start, frame, tail):
         return max(1, rank - given_up)

@@ -85,10 +85,11 @@ def test_a_round_in_which_nobody_moved_b_from_zero_leaves_it_zero(case):
 
 @given(SHAPES, st.integers(0, 1000), st.lists(st.sampled_from([-1.0, 1.0]), min_size=6, max_size=6))
 def test_the_signs_of_the_slots_do_not_matter(shape, seed, signs):
-    """A slot's A and B may both change sign; the new factors are the same ones."""
+    """A slot's A and B may both change sign; the new factors are the same, the largest entry of a row positive."""
     a, b = factors(shape, seed)
     flip = torch.tensor(signs, dtype=torch.float64)[: shape[2]]
     new_a, new_b = orthonormal(a, b)
+    assert torch.equal(new_a.abs().amax(dim=1), new_a.amax(dim=1))
     again_a, again_b = orthonormal(a * flip[:, None], b * flip)
     count = min(shape)  # beyond it B is zero, and any basis of what is left of A's rows will do
     torch.testing.assert_close(again_a[:count], new_a[:count], rtol=0, atol=1e-6)
