@@ -88,7 +88,7 @@ def set_up(task: Task, *, model: str | None = None) -> Bench:
         recipe_fingerprint=task.recipe_fingerprint,
         resident=home,
         step=SequentialStep(home),
-        pipeline=make_pipeline(recipe.compression.upload),
+        pipeline=make_pipeline(recipe.compression),
         frame=frame_of(home.attached, recipe.adapter),
         scheme=SCHEMES[recipe.aggregation.scheme],
     )

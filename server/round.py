@@ -39,7 +39,7 @@ class TrainingRound:
         self._exchange = exchange
         self._tasking = tasking
         self._listener = listener
-        self._pipeline = make_pipeline(recipe.compression.upload)
+        self._pipeline = make_pipeline(recipe.compression)
 
     def run(self, round_: int, world: Global, names: list[str]) -> RoundOutcome:
         """One round from `world` over the connected clients `names`."""
