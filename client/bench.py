@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from client.held import Held
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.aggregation import SCHEMES, Frame
 from fedtune.aggregation.frame import frame_of
 from fedtune.aggregation.scheme import Scheme
 from fedtune.compression import Pipeline, make_pipeline
+from fedtune.compression.feedback import Feedback, feedback_of
 from fedtune.errors import AdapterError, MalformedMessage, ModelError
 from fedtune.recipe import Recipe
 from fedtune.training.base import LocalStep
@@ -33,6 +35,8 @@ class Bench:
     pipeline: Pipeline
     frame: Frame
     scheme: Scheme
+    feedback: Feedback
+    held: Held
     shared_digest: str = ""
     shift: Shift = NO_SHIFT
     """What has been added to the base weights, as far as this process knows."""
@@ -41,12 +45,20 @@ class Bench:
         """Was this bench set up for the recipe of `task`?"""
         return task.recipe_fingerprint == self.recipe_fingerprint
 
-    def hold_factors(self, task: Task) -> None:
+    def hold(self, task: Task) -> Task:
         """Put the frozen factors of `task` in place, or see that the recomputed ones are the coordinator's.
 
-        Raises NeedsFactors where they have to be sent, AdapterError where they differ.
+        Returns the task with its whole state, whatever it was sent of it. Raises NeedsFactors where something has to be
+        sent whole, AdapterError where factors differ.
         """
         self._hold_shift(task)
+        whole = self.held.whole(task)
+        if whole is None:
+            raise NeedsFactors("the task builds on a global state that this client does not hold")
+        self._hold_factors(task)
+        return whole
+
+    def _hold_factors(self, task: Task) -> None:
         if task.shared_digest and task.shared_digest != self.shared_digest:
             if not task.shared:
                 raise NeedsFactors("the task builds on broadcast factors that this client does not hold")
@@ -83,14 +95,17 @@ def set_up(task: Task, *, model: str | None = None) -> Bench:
             f"the base model {recipe.model.name!r} here is not the coordinator's (fingerprints differ); "
             "install the same model, or name it with --model"
         )
+    pipeline = make_pipeline(recipe.compression)
     return Bench(
         recipe=recipe,
         recipe_fingerprint=task.recipe_fingerprint,
         resident=home,
         step=SequentialStep(home),
-        pipeline=make_pipeline(recipe.compression),
+        pipeline=pipeline,
         frame=frame_of(home.attached, recipe.adapter),
         scheme=SCHEMES[recipe.aggregation.scheme],
+        feedback=feedback_of(recipe.compression, recipe.aggregation.scheme, lossless=pipeline.lossless),
+        held=Held(make_pipeline(recipe.compression, download=True), recipe.run.seed),
     )
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from client.bench import Bench
-from fedtune.adapters.slots import Slots, choose_slots, mask, narrow, widen
+from client.upload import upload
+from fedtune.adapters.slots import Slots, choose_slots, mask, widen
 from fedtune.aggregation.hetlora import pruned_rank
 from fedtune.data.base import Rows
 from fedtune.errors import AdapterError, RunError
@@ -57,7 +58,8 @@ class KeepsToItself:
 def keeps_something(bench: Bench) -> bool:
     """Does the recipe have clients keep anything between rounds?"""
     section = bench.recipe.aggregation
-    return bool(bench.scheme.keeps(tuple(bench.frame.shapes)) or bench.recipe.training.scaffold or section.prune)
+    own = bool(bench.scheme.keeps(tuple(bench.frame.shapes)))
+    return own or bench.recipe.training.scaffold or bool(section.prune) or bench.feedback != "none"
 
 
 def slots_of(bench: Bench, task: Task, client: str, rank: int) -> Slots:
@@ -121,21 +123,23 @@ class Share:
             after, change = control_change(self.control, task.control, start, result.state, result.rates)
             to_keep |= {f"{_CONTROL}{name}": tensor for name, tensor in after.items()}
         to_keep |= self._pruned(bench, result)
+        slots = self.assignment.slots
+        made = upload(bench, task, result.client, sent, slots, self.kept)
+        to_keep |= made.kept
         if keeps_something(bench):
             own.keep(bench, task, result.client, to_keep)
-        slots = self.assignment.slots
-        seed = derive_seed(bench.recipe.run.seed, "upload", round_=task.round, client=result.client)
         return Update(
             run=task.run,
             round=task.round,
             client=result.client,
             base=task.base,
             stages=bench.pipeline.names,
-            tensors=bench.pipeline.encode(narrow(sent, frame.axes, slots), seed=seed),
+            tensors=made.tensors,
             examples=result.examples,
             metrics=result.metrics,
             rank=len(slots) if slots is not None else 0,
             control=change,
+            feedback_round=made.round,
         )
 
     def _pruned(self, bench: Bench, result: LocalResult) -> State:

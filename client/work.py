@@ -54,7 +54,7 @@ class Workplace:
             raise TypeError(f"a client was sent a {type(task).__name__}, not a task")
         try:
             bench = self._bench_for(task)
-            bench.hold_factors(task)
+            task = bench.hold(task)
         except Exception as error:
             self._note(error)
             yield from (_refuse(task, client, error) for client in clients)

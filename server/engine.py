@@ -20,6 +20,7 @@ from fedtune.training.base import LocalStep
 from fedtune.training.resident import Resident
 from fedtune.wire.envelope import MAX_MESSAGE_BYTES
 from server.best import is_better
+from server.download import Download
 from server.evaluate import score_centrally, score_federated
 from server.exchange import Exchange
 from server.listener import Listener
@@ -56,6 +57,7 @@ class Engine:
         self._exchange = Exchange(grid, self._roster, max_bytes=MAX_MESSAGE_BYTES)
         self._tasking: Tasking | None = None
         self._frame = frame_of(setting.home.attached, setting.recipe.adapter)
+        self._download = Download(setting.recipe)
         self._sinks = RoundSinks(())
 
     def run(self) -> Position:
@@ -83,9 +85,9 @@ class Engine:
         setting = self._setting
         started = time.monotonic()
         setting.home.attached.load(setting.home.initial)
-        bare = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame)
+        bare = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
         first_state(setting.recipe, setting.home, self._exchange, bare, names, self._listener)
-        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame)
+        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
         world = first_world(setting.recipe, setting.home.attached.read())
         attached = setting.home.attached
         shared = attached.shared() if attached.shared_origin == "broadcast" else {}
@@ -96,13 +98,15 @@ class Engine:
         setting = self._setting
         if position.shared:
             setting.home.attached.load_shared(position.shared)
-        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame)
+        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
         self._listener.noted(f"going on after round {position.round} of {setting.recipe.federation.rounds}")
 
     def _advance(self, position: Position) -> Position:
         started = time.monotonic()
         names = self._wait_for(self._setting.recipe.federation.min_replies)
-        rounds = TrainingRound(self._setting.recipe, self._exchange, self._tasks(), self._listener, self._frame)
+        rounds = TrainingRound(
+            self._setting.recipe, self._exchange, self._tasks(), self._listener, self._frame, self._download
+        )
         outcome = rounds.run(position.round + 1, replace(position.world, clients=len(names)), names)
         return self._close(position, outcome, started)
 

@@ -9,7 +9,9 @@ from fedtune.compression import Pipeline
 from fedtune.errors import DuplicateUpdate, FedtuneError, MalformedMessage, UnknownClient
 from fedtune.recipe import AggregationSection
 from fedtune.runs.record import ClientRecord
+from fedtune.seeds import derive_seed
 from fedtune.wire import Refusal, Task, Update, decode
+from server.copies import Copies
 from server.exchange import Reply
 from server.expected import Expected
 
@@ -27,12 +29,17 @@ class Intake:
         aggregator: Aggregator,
         pipeline: Pipeline,
         section: AggregationSection,
+        *,
+        seed: int,
+        copies: Copies | None = None,
     ) -> None:
         self._task = task
         self._expected = expected
         self._aggregator = aggregator
         self._pipeline = pipeline
         self._section = section
+        self._seed = seed
+        self._copies = copies
         self._seen: set[str] = set()
         self._loss_sum = 0.0
         self._loss_weight = 0.0
@@ -68,11 +75,16 @@ class Intake:
         )
         check_examples(message.examples, self._section)
         expected = self._expected(reply.client, message.rank)
-        delta = self._pipeline.decode(message.tensors)
+        seed = derive_seed(self._seed, "upload", round_=self._task.round, client=reply.client)
+        sent = self._pipeline.decode(message.tensors, expected.shapes, seed=seed)
+        check_delta(sent, expected.shapes, self._section)
+        delta = self._copies.delta(reply.client, sent, message.feedback_round) if self._copies else sent
         check_delta(delta, expected.shapes, self._section)
         check_delta(message.control, expected.control, self._section)
         weight = weigh(message.examples, self._section)
         self._aggregator.add(Contribution(reply.client, delta, weight, expected.slots, message.control))
+        if self._copies:
+            self._copies.accept(reply.client, sent, message.feedback_round, self._task.round)
         return self._count(reply, bytes_down, message, weight)
 
     def _check_sender(self, message: Update, client: str) -> None:

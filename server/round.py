@@ -4,12 +4,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedtune.aggregation import Aggregator, Frame, Global, make_aggregator
 from fedtune.aggregation.diagnose import Diagnosed
-
-from fedtune.aggregation import Frame, Global, make_aggregator
 from fedtune.compression import make_pipeline
+from fedtune.compression.feedback import feedback_of
 from fedtune.recipe import Recipe
 from fedtune.runs.record import ClientRecord
+from server.copies import Copies
+from server.download import Download
 from server.exchange import Exchange
 from server.expected import Expectation
 from server.intake import Intake
@@ -33,13 +35,24 @@ class RoundOutcome:
 class TrainingRound:
     """Runs training rounds of one recipe over one exchange."""
 
-    def __init__(self, recipe: Recipe, exchange: Exchange, tasking: Tasking, listener: Listener, frame: Frame) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        exchange: Exchange,
+        tasking: Tasking,
+        listener: Listener,
+        frame: Frame,
+        download: Download,
+    ) -> None:
         self._recipe = recipe
         self._frame = frame
         self._exchange = exchange
         self._tasking = tasking
         self._listener = listener
+        self._download = download
         self._pipeline = make_pipeline(recipe.compression)
+        scheme, lossless = recipe.aggregation.scheme, self._pipeline.lossless
+        self._feedback = feedback_of(recipe.compression, scheme, lossless=lossless)
 
     def run(self, round_: int, world: Global, names: list[str]) -> RoundOutcome:
         """One round from `world` over the connected clients `names`."""
@@ -50,7 +63,16 @@ class TrainingRound:
         aggregator = make_aggregator(self._recipe.aggregation, self._frame)
         aggregator.begin(world, round_)
         expect = Expectation(self._recipe, self._frame, self._tasking, round_)
-        intake = Intake(task, expect, aggregator, self._pipeline, self._recipe.aggregation)
+        copies = Copies(world) if self._feedback == "ef21" else None
+        intake = Intake(
+            task,
+            expect,
+            aggregator,
+            self._pipeline,
+            self._recipe.aggregation,
+            seed=self._recipe.run.seed,
+            copies=copies,
+        )
         self._listener.asked(round_, len(chosen), "train")
         deadline = time.monotonic() + section.deadline_s
         records = self._ask(intake, self._tasking.payloads(task, chosen), round_, deadline, enough)
@@ -60,12 +82,17 @@ class TrainingRound:
             records |= {client: _with_traffic_of(records[client], record) for client, record in again.items()}
         good = intake.accepted >= section.min_replies
         return RoundOutcome(
-            world=aggregator.finish() if good else world,
+            world=self._next(world, aggregator, copies, round_) if good else world,
             aggregated=good,
             clients=tuple(records[client] for client in sorted(records)),
             train_loss=intake.train_loss,
             product_error=aggregator.error if good and isinstance(aggregator, Diagnosed) else None,
         )
+
+    def _next(self, world: Global, aggregator: Aggregator, copies: Copies | None, round_: int) -> Global:
+        """What the next round starts from, as far as clients are told of it."""
+        after = self._download.settle(world, aggregator.finish(), round_)
+        return copies.after(after) if copies else after
 
     def _ask(
         self, intake: Intake, payloads: dict[str, bytes], round_: int, deadline: float, enough: int

@@ -10,6 +10,8 @@ from fedtune.recipe.ranks import rank_of
 from fedtune.state import State, digest, parameter_count
 from fedtune.training.resident import Resident
 from fedtune.wire import Task, TaskKind, encode
+from server.copies import rounds_of
+from server.download import Download
 
 
 @dataclass(slots=True)
@@ -18,6 +20,8 @@ class _Client:
 
     has_factors: bool = False
     shift_key: str = ""
+    state: str = ""
+    """The digest of the global state that it was sent last."""
     rank: int = 0
     """The smaller rank that it went down to by itself; 0 where it did not."""
 
@@ -29,7 +33,7 @@ class Tasking:
     `needs-factors` has lost both.
     """
 
-    def __init__(self, recipe: Recipe, run: str, home: Resident, frame: Frame) -> None:
+    def __init__(self, recipe: Recipe, run: str, home: Resident, frame: Frame, download: Download) -> None:
         self._whole = recipe
         self._recipe = recipe.for_clients()
         self._fingerprint = recipe.fingerprint()
@@ -43,11 +47,16 @@ class Tasking:
         self._shared_digest = digest(self._shared) if broadcast else ""
         self._sketch = {} if broadcast else attached.sketch()
         self._shift = NO_SHIFT
+        self._state = ""
+        self._copies: dict[str, int] = {}
+        self._download = download
         self._clients: dict[str, _Client] = {}
 
     def task(self, kind: TaskKind, round_: int, world: Global) -> Task:
         """The task of a round, whole, without factors and shift."""
         self._shift = world.shift
+        self._state = digest(world.state)
+        self._copies = rounds_of(world)
         return Task(
             kind=kind,
             run=self._run,
@@ -78,9 +87,9 @@ class Tasking:
         """Learn from a client's outcome what it holds, and at which rank it works."""
         known = self._client(client)
         if outcome == "needs-factors":
-            known.has_factors, known.shift_key = False, ""
+            known.has_factors, known.shift_key, known.state = False, "", ""
         elif outcome == "ok":
-            known.has_factors, known.shift_key = True, self._shift.key
+            known.has_factors, known.shift_key, known.state = True, self._shift.key, self._state
             known.rank = rank or known.rank
 
     def _client(self, client: str) -> _Client:
@@ -91,16 +100,31 @@ class Tasking:
         rank = self.rank(client)
         seed = self._whole.run.seed
         slots = choose_slots(frame.form, frame.slots, rank, seed=seed, round_=task.round, client=client)
-        key = (slots, known.has_factors, known.shift_key)
+        copy = self._copies.get(client, 0)
+        key = (slots, known.has_factors, known.shift_key, known.state, copy)
         if key not in encoded:
             made = replace(
                 task,
                 state=narrow(task.state, frame.axes, slots),
                 rank=len(slots) if slots is not None else 0,
                 shared={} if known.has_factors else self._shared,
+                feedback_round=copy,
             )
-            encoded[key] = encode(self._with_shift(made, known.shift_key))
+            encoded[key] = encode(self._with_steps(self._with_shift(made, known.shift_key), task.state, known.state))
         return encoded[key]
+
+    def _with_steps(self, task: Task, state: State, held: str) -> Task:
+        """The encoded steps from the state that the client holds, where they are known and smaller than the state."""
+        steps = self._download.steps_from(held, state, sum(tensor.nbytes for tensor in state.values())) if held else ()
+        if not steps:
+            return task
+        return replace(
+            task,
+            state={},
+            chain=(steps[0].start, *(step.end for step in steps)),
+            chain_rounds=tuple(step.round for step in steps),
+            steps=tuple(step.tensors for step in steps),
+        )
 
     def _with_shift(self, task: Task, held: str) -> Task:
         """The whole shift, or the last increment for who holds the one before and where that is less."""

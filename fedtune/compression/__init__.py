@@ -11,6 +11,7 @@ STAGES: dict[str, type[Stage]] = {"fp16": Fp16, "bf16": Bf16}
 """Every stage by its name in a recipe."""
 
 
-def make_pipeline(section: CompressionSection) -> Pipeline:
-    """The upload's pipeline of a recipe, its stages first to last."""
-    return Pipeline(tuple(STAGES[name](section) for name in section.upload))
+def make_pipeline(section: CompressionSection, *, download: bool = False) -> Pipeline:
+    """The pipeline of a recipe's uploads, or of its downloads, stages first to last."""
+    names = section.download if download else section.upload
+    return Pipeline(tuple(STAGES[name](section) for name in names))

@@ -20,7 +20,7 @@ class Form:
     shape: tuple[int, ...]
     dtype: torch.dtype
     open: bool = False
-    """Is the length of the first axis in the hands of the data (an entropy-coded stream)? `shape` is its upper bound."""
+    """Is the length of the first axis up to the data, as of an entropy-coded stream? `shape` is its upper bound."""
 
 
 Forms = Mapping[str, Form]

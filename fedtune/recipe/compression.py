@@ -36,15 +36,17 @@ class CompressionSection(Section):
     threshold: Literal["global", "tensor"] = "global"
     """Is the share kept of the whole update, or of each tensor by itself?"""
     scale: Literal["least-squares", "sigma"] = "least-squares"
-    """The one magnitude of `ternary`: the mean of what is kept (STC), or `alpha` standard deviations of the whole update
-    (ComPEFT, arXiv 2311.13171)."""
+    """The one magnitude of `ternary`: the mean of what is kept (STC), or `alpha` standard deviations of the whole
+    update (ComPEFT, arXiv 2311.13171)."""
     alpha: float = Field(1.0, gt=0)
     """The factor of `scale = "sigma"`."""
     block: int = Field(64, ge=8, le=65536)
     """Numbers that share one scale under `int8`, `int4` and `nf4`."""
     rank: int = Field(4, ge=1)
     """The rank of `low-rank`."""
-    feedback: Literal["none", "classic", "ef21"] = "classic"
-    """Error feedback of lossy uploads: what was not sent is added to the next update, from the client's own disk."""
-    download: Literal["state", "delta"] = "state"
-    """What a client that holds an earlier global state is sent: the state, or its entropy-coded difference."""
+    feedback: Literal["auto", "none", "classic", "ef21"] = "auto"
+    """Error feedback of lossy uploads, from the client's own disk: `classic` adds what was not sent to the next update;
+    `ef21` sends the difference to a copy that the coordinator holds of every client. `auto`: classic where it can."""
+    download: tuple[StageName, ...] = ()
+    """The stages of what clients are sent, as for `upload`: each round's step of the global state, encoded once, with
+    the coordinator's own error feedback; who has not the state before it is sent the whole. Empty sends the state."""

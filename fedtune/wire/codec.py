@@ -12,7 +12,7 @@ from fedtune.wire.envelope import MAX_MESSAGE_BYTES, Envelope, pack, unpack
 from fedtune.wire.headers import EvaluationHeader, RefusalHeader, TaskHeader, UpdateHeader
 from fedtune.wire.messages import Evaluation, Message, Refusal, Task, Update
 
-_STATE, _SHARED, _SHIFT, _CONTROL = "state/", "shared/", "shift/", "control/"
+_STATE, _SHARED, _SHIFT, _CONTROL, _STEP = "state/", "shared/", "shift/", "control/", "step/"
 
 
 def encode(message: Message) -> bytes:
@@ -45,19 +45,32 @@ def _encode_task(task: Task) -> bytes:
         rank=task.rank,
         shift_from=task.shift_from,
         shift_key=task.shift_key,
+        chain=task.chain,
+        chain_rounds=task.chain_rounds,
+        feedback_round=task.feedback_round,
     )
     tensors = _prefixed(_STATE, task.state) | _prefixed(_SHARED, task.shared)
     tensors |= _prefixed(_SHIFT, task.shift) | _prefixed(_CONTROL, task.control)
+    for number, step in enumerate(task.steps):
+        tensors |= _prefixed(f"{_STEP}{number}/", step)
     return pack("task", _json(header), tensors)
 
 
 def _decode_task(envelope: Envelope) -> Task:
     header = TaskHeader.model_validate_json(envelope.header)
     parts = {prefix: _unprefixed(prefix, envelope.tensors) for prefix in (_STATE, _SHARED, _SHIFT, _CONTROL)}
-    if sum(map(len, parts.values())) != len(envelope.tensors):
-        raise MalformedMessage("the task message holds tensors that are neither state, factors, shift nor control")
+    steps = tuple(_unprefixed(f"{_STEP}{number}/", envelope.tensors) for number in range(len(header.chain_rounds)))
+    if sum(map(len, (*parts.values(), *steps))) != len(envelope.tensors):
+        raise MalformedMessage("the task message holds tensors that are no part of a task")
+    if len(header.chain) != (len(steps) + 1 if steps else 0):
+        raise MalformedMessage("the task message has a chain of states that does not fit its steps")
     return Task(
-        **_fields(header), state=parts[_STATE], shared=parts[_SHARED], shift=parts[_SHIFT], control=parts[_CONTROL]
+        **_fields(header),
+        state=parts[_STATE],
+        shared=parts[_SHARED],
+        shift=parts[_SHIFT],
+        control=parts[_CONTROL],
+        steps=steps,
     )
 
 
@@ -71,6 +84,7 @@ def _encode_update(update: Update) -> bytes:
         examples=update.examples,
         metrics={k: v for k, v in update.metrics.items() if math.isfinite(v)},
         rank=update.rank,
+        feedback_round=update.feedback_round,
     )
     return pack("update", _json(header), {**update.tensors, **_prefixed(_CONTROL, update.control)})
 

@@ -44,6 +44,9 @@ class TaskHeader(_Header):
     rank: Rank = 0
     shift_from: HexDigest = ""
     shift_key: HexDigest = ""
+    chain: Annotated[tuple[HexDigest, ...], Field(max_length=256)] = ()
+    chain_rounds: Annotated[tuple[Count, ...], Field(max_length=256)] = ()
+    feedback_round: Count = 0
 
 
 class _ReplyHeader(_Header):
@@ -59,6 +62,7 @@ class UpdateHeader(_ReplyHeader):
     """Negative counts are let through the parser, so that they are refused by name."""
     metrics: Annotated[dict[Name, Measured], Field(max_length=64)] = {}
     rank: Rank = 0
+    feedback_round: Count = 0
 
 
 class EvaluationHeader(_ReplyHeader):

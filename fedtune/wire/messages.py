@@ -42,6 +42,15 @@ class Task:
     """The key of the shift to train on; empty where there is none."""
     control: State = field(default_factory=dict)
     """SCAFFOLD's control variate c."""
+    chain: tuple[str, ...] = ()
+    """Digests of states, oldest first: the client that holds one of them reaches the last by `steps`; then `state` is
+    empty. Empty where `state` is whole."""
+    chain_rounds: tuple[int, ...] = ()
+    """The rounds whose encoded steps lead from each state of `chain` to the next."""
+    steps: tuple[Mapping[str, torch.Tensor], ...] = ()
+    """The encoded steps."""
+    feedback_round: int = 0
+    """EF21: the round of the client's last update that counted; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,8 @@ class Update:
     """How many slots the client trained; 0: all of them."""
     control: State = field(default_factory=dict)
     """How the client's own control variate changed (SCAFFOLD)."""
+    feedback_round: int = 0
+    """EF21: the round of the client's copy that the update is the difference to; 0 for zero."""
 
 
 @dataclass(frozen=True, slots=True)
