@@ -47,8 +47,10 @@ class Stage(ABC):
     unbiased: ClassVar[bool]
     """Is the mean of decode(encode(x)) over seeds x?"""
 
-    def __init__(self, section: CompressionSection) -> None:
+    def __init__(self, section: CompressionSection, *, coded: bool = False) -> None:
         self.section = section
+        self.coded = coded
+        """Does a lossless coder of symbols come later in the pipeline? A stage may pack its own where none does."""
 
     @abstractmethod
     def forms(self, given: Forms) -> dict[str, Form]:
