@@ -85,14 +85,14 @@ def digits(seed: int) -> Digits:
 
 def named(flat: torch.Tensor) -> State:
     """The tensors of a flat state."""
-    parts = flat.split(SIZES)
+    parts = torch.split(flat, SIZES)
     return {name: part.reshape(shape) for (name, shape), part in zip(SHAPES.items(), parts, strict=True)}
 
 
 def logits(flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(K, d) states and (K, n, 196) rows to (K, n, 10)."""
     a_bias, a, b_bias, b = (
-        part.unflatten(1, shape) for part, shape in zip(flat.split(SIZES, dim=1), SHAPES.values(), strict=True)
+        part.reshape(-1, *shape) for part, shape in zip(torch.split(flat, SIZES, dim=1), SHAPES.values(), strict=True)
     )
     hidden = torch.relu(torch.baddbmm(a_bias[:, None], x, a.transpose(1, 2)))
     return torch.baddbmm(b_bias[:, None], hidden, b.transpose(1, 2))
