@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fedtune.adapters.base import Attached
+from fedtune.adapters.library import Library
 from fedtune.adapters.lora import Lora
 from fedtune.adapters.ravan import Ravan
 from fedtune.adapters.square import Square
@@ -14,6 +15,7 @@ KINDS: dict[AdapterKind, Callable[[LoadedModel, AdapterSection, str], Attached]]
     "lora": Lora,
     "square": Square,
     "ravan": Ravan,
+    "peft": Library,
 }
 """The adapter classes by `adapter.kind`."""
 

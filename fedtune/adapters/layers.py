@@ -5,6 +5,8 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
+from fedtune.errors import AdapterError
+
 
 def is_adaptable(module: nn.Module) -> bool:
     """Is this a layer x ↦ W·x that the model calls: `nn.Linear` (4-bit ones too) or transformers' `Conv1D`?
@@ -44,6 +46,15 @@ def weight_of(layer: nn.Module) -> torch.Tensor:
 
         weight = dequantize_module_weight(layer).detach()
     return weight.T if is_transposed(layer) else weight
+
+
+def refuse_second(model: nn.Module) -> None:
+    """Raise AdapterError where the model carries an adapter: a second one would take the first for its base."""
+    for name, module in model.named_modules():
+        if is_adaptable(base_of(module)) and base_of(module) is not module:
+            raise AdapterError(f"the model carries an adapter already (on {name!r}); load the base model anew")
+    if hasattr(model, "peft_config"):
+        raise AdapterError("the model carries an adapter of the peft library already; load the base model anew")
 
 
 def parameter_of(layer: nn.Module, name: str) -> nn.Parameter:

@@ -12,7 +12,7 @@ from fedtune.adapters.base_weights import BaseWeights
 from fedtune.adapters.check import check_same_tensors
 from fedtune.adapters.export import write_adapter
 from fedtune.adapters.head import PREFIX, head_parameters, head_state
-from fedtune.adapters.layers import base_of, dimensions, is_adaptable, is_transposed
+from fedtune.adapters.layers import base_of, dimensions, is_transposed, refuse_second
 from fedtune.adapters.merge import merged_copy
 from fedtune.adapters.saved import SavedAdapter
 from fedtune.adapters.shift import Shift
@@ -39,7 +39,7 @@ class LowRank(Attached):
         self._loaded = loaded
         self._section = section
         self._task = task
-        _refuse_second(loaded.model)
+        refuse_second(loaded.model)
         self.slots = section.rank
         self.scale = 1.0
         self.shared_origin = "none"
@@ -153,9 +153,3 @@ def _without_head(shapes: Shapes) -> Shapes:
 def exact(tensor: torch.Tensor) -> torch.Tensor:
     """The same numbers in double precision on the CPU."""
     return tensor.detach().cpu().double()
-
-
-def _refuse_second(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if is_adaptable(base_of(module)) and base_of(module) is not module:
-            raise AdapterError(f"the model carries an adapter already (on {name!r}); load the base model anew")

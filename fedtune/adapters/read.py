@@ -91,10 +91,11 @@ def _read_config(folder: Path) -> _Config:
         )
     try:
         fields: Any = json.loads(path.read_text(encoding="utf-8"))
-        config = _Config.model_validate(fields)
+        method = fields.get("peft_type", "LORA") if isinstance(fields, dict) else "LORA"
+        config = _Config.model_validate(fields) if method == "LORA" else None  # others have other fields
     except (OSError, ValueError, RecursionError) as error:
         raise AdapterError(f"{path} cannot be read ({_said(error)}); take the adapter from its source again") from error
-    if config.peft_type != "LORA" or config.use_dora or config.use_rslora:
+    if config is None or config.use_dora or config.use_rslora:
         raise AdapterError(f"{path} is not about a plain LoRA adapter (no variants of it), the kind read here")
     return config
 

@@ -80,6 +80,17 @@ def _before_no_rule(r: Recipe) -> str | None:
     )
 
 
+@refuses("aggregation.bucket_size", "aggregation.attackers")
+def _buckets_of_poison(r: Recipe) -> str | None:
+    a = r.aggregation
+    if "bucketing" not in a.before_rule or a.attackers * a.bucket_size < 0.5:
+        return None
+    return (
+        f"aggregation.bucket_size = {a.bucket_size} with attackers = {a.attackers:g} could put poison into half of the "
+        "buckets, which no rule stands; lower one of them until their product is under 0.5"
+    )
+
+
 @refuses("aggregation.rule", "training.scaffold")
 def _rule_with_scaffold(r: Recipe) -> str | None:
     if r.aggregation.rule == "mean" or not r.training.scaffold:

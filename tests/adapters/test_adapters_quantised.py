@@ -58,7 +58,9 @@ def test_a_quantised_base_trains_and_exports_but_cannot_take_the_sum_up(folder, 
     attached.save(tmp_path / "adapter", base=str(folder))
     found = PeftModel.from_pretrained(load_nf4(folder).model, tmp_path / "adapter")
     with torch.no_grad():
-        assert (logits(found) - logits(loaded.model)).abs().max() <= 2e-5
+        plain = logits(load_nf4(folder).model)
+        # Kernels for 4-bit weights may round to 16 bits inside: the last digits of an input then show in the third one.
+        assert (logits(found) - logits(loaded.model)).abs().max() <= 0.01 * (plain - logits(loaded.model)).abs().max()
     with pytest.raises(AdapterError, match="quantised and cannot take up an adapter: load the base with"):
         attached.merged()
     out, in_ = attached.target_shapes()["model.layers.0.mlp.up_proj"]

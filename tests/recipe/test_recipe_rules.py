@@ -103,6 +103,16 @@ MIXES: dict[str, tuple[list[str], str, list[str]]] = {
         ["aggregation.rule=mean"],
     ),
     "_before_no_rule": (['aggregation.before_rule=["nnm"]'], "prepares updates", ["aggregation.rule=krum"]),
+    "_buckets_of_poison": (
+        [
+            'aggregation.rule="median"',
+            'aggregation.before_rule=["bucketing"]',
+            "aggregation.attackers=0.3",
+            "aggregation.bucket_size=2",
+        ],
+        "could put poison into half",
+        ["aggregation.attackers=0.2"],
+    ),
     "_rule_with_scaffold": (
         ["training.scaffold=true", 'aggregation.rule="median"'],
         "one attacker moves them all",

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
 from fedtune.cli.export import export as export_command
-from fedtune.errors import RunError
+from fedtune.errors import AdapterError, RunError
 from fedtune.recipe import AdapterSection, ModelSection, Recipe, RunSection
 from fedtune.runs.checkpoint import Checkpoint
 from fedtune.runs.export import export
@@ -142,3 +142,34 @@ def test_the_lines_that_the_command_prints_load_the_export(
     names: dict[str, torch.nn.Module] = {}
     exec("\n".join(line.strip() for line in lines.splitlines()), names)  # noqa: S102 - that is the promise
     assert (logits_of(names["model"], TOKENS) - logits[1]).abs().max() <= 1e-5
+
+
+ADAPTERS = {
+    "lora": {"kind": "lora", "init": "kaiming"},
+    "ffa": {"kind": "lora", "init": "kaiming", "freeze_a": True},
+    "ravan": {"kind": "ravan", "init": "random", "heads": 2},
+    "ia3": {"kind": "peft", "init": "random", "peft_type": "ia3"},
+    "prompts": {
+        "kind": "peft",
+        "init": "random",
+        "peft_type": "prompt_tuning",
+        "peft_options": ("num_virtual_tokens=4",),
+    },
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_kind_of_adapter_exports_from_its_run(tmp_path: Path, tiny_bert_folder: Path, name: str) -> None:
+    model = ModelSection(name=str(tiny_bert_folder), labels=("bad", "good"), max_length=32)
+    path, logits = trained_run(tmp_path / "runs", model, TOKENS, **ADAPTERS[name])
+    done = export(RunFolder.open(path), tmp_path / "adapter", checkpoint="latest")
+    loaded = PeftModel.from_pretrained(base_model(path), str(done.path))
+    assert (logits_of(loaded, TOKENS) - logits[2]).abs().max() <= 1e-5
+    if name == "prompts":
+        with pytest.raises(AdapterError, match='"prompt_tuning" cannot be folded'):
+            export(RunFolder.open(path), tmp_path / "model", format_="merged")
+        assert not (tmp_path / "model").exists()
+        return
+    export(RunFolder.open(path), tmp_path / "model", checkpoint="latest", format_="merged")
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert (logits_of(merged, TOKENS) - logits[2]).abs().max() <= 1e-5

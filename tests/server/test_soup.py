@@ -1,4 +1,4 @@
-"""Soups at the end of a run: the written adapter is the mean of the kept models, and the greedy one never scores less."""
+"""Soups at the end of a run: the adapter is the mean of the kept models, and the greedy one never scores less."""
 
 import pytest
 import torch
