@@ -23,8 +23,8 @@ def median_weights(squared: torch.Tensor) -> torch.Tensor:
     """The weights w (K,), not negative and of sum one, with which Σ wᵢ·xᵢ is the geometric median.
 
     `squared`: (K, K) squared distances. Each step is wᵢ ∝ 1/max(ν, ‖xᵢ − z‖) for z = Σ wⱼ·xⱼ, from the mean on; the
-    distances come from ‖xᵢ − z‖² = Σⱼ wⱼ·‖xᵢ − xⱼ‖² − ½·Σⱼₗ wⱼ·wₗ·‖xⱼ − xₗ‖², so that no step reads the rows again. What
-    cancels in it is about 1e-15 times the furthest row over the typical one.
+    distances come from ‖xᵢ − z‖² = Σⱼ wⱼ·‖xᵢ − xⱼ‖² − ½·Σⱼₗ wⱼ·wₗ·‖xⱼ − xₗ‖², so that no step reads the rows again.
+    What cancels in it is about 1e-15 times the furthest row over the typical one.
     """
     # Of the row with the closest neighbours: fewer than half of the rows cannot make it large.
     typical, row = middle(squared.sqrt()).min(dim=0)
