@@ -34,6 +34,8 @@ class Copies:
         """
         if from_round not in (0, self._rounds.get(client, 0)):
             raise StaleUpdate(f"the update builds on a copy of round {from_round}, which is not the last that counted")
+        if any(self._copy(client, name, from_round).shape not in ((), tensor.shape) for name, tensor in sent.items()):
+            raise StaleUpdate("the update is of another rank than the copy that it builds on")
         return {name: (tensor.double() + self._copy(client, name, from_round)).float() for name, tensor in sent.items()}
 
     def accept(self, client: str, sent: Mapping[str, torch.Tensor], from_round: int, round_: int) -> None:

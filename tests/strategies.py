@@ -14,7 +14,7 @@ from fedtune.recipe.keys import field_at, leaf_keys
 from fedtune.recipe.lines import Path
 from fedtune.recipe.methods import METHODS
 from fedtune.recipe.rules import broken_rules
-from fedtune.recipe.rules_aggregation import DIFFERENT_RANKS, PERSONAL, SHIFTING
+from fedtune.recipe.rules_aggregation import DIFFERENT_RANKS, PERSONAL, RESTARTING, SHIFTING
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,10}", fullmatch=True)
@@ -67,6 +67,8 @@ COUPLED: frozenset[Path] = frozenset(
         ("training", "optimizer"),
         ("training", "steps"),
         ("compression", "upload"),
+        ("compression", "download"),
+        ("compression", "feedback"),
     }
 )
 """Keys that rules tie to others: drawn together, so that few recipes must be thrown away."""
@@ -122,7 +124,9 @@ def coupled_keys(draw: st.DrawFn) -> dict[Path, Any]:
         ("federation", "evaluate_every"): draw(st.integers(1, 3)) if stop else draw(st.integers(0, 3)),
         ("training", "optimizer"): "sgd" if sgd else "adamw",
         ("training", "momentum"): draw(st.sampled_from([0.0, 0.9])) if sgd and not scaffold else 0.0,
-        ("compression", "upload"): draw(st.sampled_from([(), ("fp16",), ("bf16",)])),
+        ("compression", "upload"): draw(
+            st.sampled_from([(), ("bf16",), ("rotate", "int8", "entropy"), ("ternary", "rice")])
+        ),
     }
 
 
@@ -154,6 +158,7 @@ def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
     agreeing = [
         name for name, m in METHODS.items() if all(chosen[path] in values for path, values in m.settles.items())
     ]
+    steady = not ranks and scheme not in RESTARTING and scheme != "rolora"
     whole = scheme not in PERSONAL and not (kind == "lora" and not freeze_a)
     return {
         **chosen,
@@ -168,6 +173,8 @@ def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
         ("aggregation", "before_rule"): draw(st.sampled_from([(), ("nnm",)])) if robust else (),
         ("aggregation", "prune"): draw(st.sampled_from([0.0, 0.25])) if scheme == "hetlora" else 0.0,
         ("aggregation", "server_optimizer"): draw(st.sampled_from(["none", "yogi"])) if scheme == "mean" else "none",
+        ("compression", "download"): draw(st.sampled_from([(), ("ternary", "entropy")])) if steady else (),
+        ("compression", "feedback"): draw(st.sampled_from(["auto", "classic", "ef21"])) if steady else "auto",
         ("federation", "ranks"): ranks,
         ("model", "quantization"): "none" if scheme in SHIFTING else draw(st.sampled_from(["none", "nf4"])),
     }

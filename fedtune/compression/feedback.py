@@ -12,17 +12,18 @@ import torch
 
 from fedtune.recipe.aggregation import SchemeName
 from fedtune.recipe.compression import CompressionSection
+from fedtune.recipe.rules_aggregation import RESTARTING
 from fedtune.state import State
 
 Feedback = Literal["none", "classic", "ef21"]
 Tensors = Mapping[str, torch.Tensor]
 
-RESTARTING: frozenset[SchemeName] = frozenset({"flora", "flexlora", "florist", "fedsvd"})
-"""Schemes that give the adapter new coordinates each round: what was left out of a delta means nothing in the next."""
-
 
 def feedback_of(section: CompressionSection, scheme: SchemeName, *, lossless: bool) -> Feedback:
-    """The feedback of a recipe: `auto` is classic, but none where nothing is lost or the adapter restarts."""
+    """The feedback of a recipe: `auto` is classic, but none where nothing is lost or the adapter restarts.
+
+    In new coordinates what was left out of an old delta means nothing.
+    """
     if lossless:
         return "none"
     if section.feedback == "auto":

@@ -12,6 +12,7 @@ from fedtune.recipe.problems import Problem
 from fedtune.recipe.recipe import Recipe
 from fedtune.recipe.rule import Rule, check, into
 from fedtune.recipe.rules_aggregation import AGGREGATION_RULES
+from fedtune.recipe.rules_compression import COMPRESSION_RULES
 
 RULES: list[Rule] = []
 """The rules of this file, in its order; those about aggregation have a file of their own."""
@@ -21,7 +22,7 @@ refuses = into(RULES)
 
 def broken_rules(recipe: Recipe) -> list[Problem]:
     """The rules that `recipe` breaks, each with its sentence."""
-    return check([*RULES, *AGGREGATION_RULES], recipe)
+    return check([*RULES, *AGGREGATION_RULES, *COMPRESSION_RULES], recipe)
 
 
 # Privacy
@@ -214,16 +215,6 @@ def _momentum_of_adamw(r: Recipe) -> str | None:
     if not r.training.momentum or r.training.optimizer == "sgd":
         return None
     return 'training.momentum is for optimizer = "sgd"; take it out (AdamW has its own), or set optimizer = "sgd"'
-
-
-@refuses("compression.upload")
-def _two_half_precisions(r: Recipe) -> str | None:
-    if len(r.compression.upload) < 2:
-        return None
-    return (
-        f"compression.upload = [{', '.join(map(as_toml, r.compression.upload))}] halves the precision twice; keep one: "
-        '"fp16" is finer, "bf16" has the range of fp32'
-    )
 
 
 # Federation

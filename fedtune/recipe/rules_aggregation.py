@@ -13,6 +13,8 @@ refuses = into(AGGREGATION_RULES)
 
 SHIFTING: frozenset[SchemeName] = frozenset({"fedex", "flora"})
 """Schemes that add to the base weights."""
+RESTARTING: frozenset[SchemeName] = frozenset({"flora", "flexlora", "florist", "fedsvd"})
+"""Schemes that give the adapter new coordinates each round."""
 PERSONAL: frozenset[SchemeName] = frozenset({"fedsa"})
 """Schemes that leave every client with an adapter of its own."""
 DIFFERENT_RANKS: dict[SchemeName, frozenset[AdapterForm]] = {

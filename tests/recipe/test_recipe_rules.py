@@ -7,6 +7,7 @@ from fedtune.recipe.advice import ADVICE
 from fedtune.recipe.load import Loaded, parse_recipe
 from fedtune.recipe.rules import RULES
 from fedtune.recipe.rules_aggregation import AGGREGATION_RULES
+from fedtune.recipe.rules_compression import COMPRESSION_RULES
 
 MIXES: dict[str, tuple[list[str], str, list[str]]] = {
     # rule: (what breaks it, a part of the sentence, what mends it)
@@ -59,10 +60,30 @@ MIXES: dict[str, tuple[list[str], str, list[str]]] = {
     "_steps_and_epochs": (["training.steps=5", "training.epochs=1"], "keep one of them", []),
     "_warmup_of_no_steps": (["training.steps=1", "training.warmup_fraction=0.5"], "no warm-up", ["training.steps=2"]),
     "_momentum_of_adamw": (["training.momentum=0.9"], 'optimizer = "sgd"', ["training.optimizer=sgd"]),
-    "_two_half_precisions": (
+    "_upload_out_of_order": (
         ['compression.upload=["fp16", "bf16"]'],
-        "keep one",
+        'keep one of "fp16" and "bf16"',
         ['compression.upload=["bf16"]'],
+    ),
+    "_download_out_of_order": (
+        ['compression.download=["entropy", "ternary"]'],
+        "that no stage has made",
+        ['compression.download=["ternary", "entropy"]'],
+    ),
+    "_feedback_for_an_adapter_that_restarts": (
+        ['method="flora"', 'compression.feedback="classic"'],
+        "new coordinates each round",
+        ["compression.feedback=none"],
+    ),
+    "_copies_of_different_ranks": (
+        ['compression.feedback="ef21"', 'federation.ranks=["a=2"]'],
+        "a copy of the whole update",
+        ["compression.feedback=classic"],
+    ),
+    "_steps_for_different_ranks": (
+        ['compression.download=["bf16"]', 'federation.ranks=["a=2"]'],
+        "the same step of one state",
+        ["compression.download=[]"],
     ),
     "_more_replies_than_asked": (
         ["federation.min_replies=5", "federation.clients_per_round=4"],
@@ -196,7 +217,7 @@ def load(written: list[str], overrides: list[str] = []) -> Loaded:  # noqa: B006
 
 
 def test_every_rule_and_every_advice_is_tried_here() -> None:
-    assert set(MIXES) == {rule.name for rule in (*RULES, *AGGREGATION_RULES)}
+    assert set(MIXES) == {rule.name for rule in (*RULES, *AGGREGATION_RULES, *COMPRESSION_RULES)}
     assert set(TIPS) == {rule.name for rule in ADVICE}
 
 
