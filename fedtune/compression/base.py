@@ -41,7 +41,8 @@ class Stage(ABC):
 
     name: ClassVar[str]
     linear: ClassVar[bool]
-    """Does decode(encode(x) + encode(y)) equal x + y, to rounding? Only then may secure aggregation follow."""
+    """Does decode(encode(x) + encode(y)) equal decode(encode(x)) + decode(encode(y)), to rounding, under one seed for
+    both? Only then may secure aggregation follow, and it must give all clients of a round that one seed."""
     lossless: ClassVar[bool]
     """Does decode(encode(x)) equal x, bit for bit?"""
     unbiased: ClassVar[bool]

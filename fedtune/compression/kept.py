@@ -25,8 +25,8 @@ def budgets(layout: Layout, section: CompressionSection) -> list[int]:
 
 
 def kept(keys: torch.Tensor, layout: Layout, section: CompressionSection) -> torch.Tensor:
-    """The mask (d,), bool, of the numbers with the largest of the int32 `keys` (d,): in each piece exactly its budget."""
-    pieces = keys.split(cuts(layout, section))
+    """The mask (d,), bool, of the largest of the int32 `keys` (d,): in each piece exactly its budget."""
+    pieces = torch.split(keys, cuts(layout, section))
     return torch.cat([_largest(piece, budget(len(piece), section.density)) for piece in pieces])
 
 

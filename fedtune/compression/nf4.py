@@ -34,8 +34,8 @@ LEVELS = (
 class Nf4(VectorStage):
     """x ↦ the nearest level times the block's largest |x|, two to a byte: 4 + 32/block bits a number.
 
-    |x̂ − x| is at most 0.152 of the block's largest |x|, half the widest gap. The sixteen codes are about equally
-    frequent, so a coder has nothing to gain.
+    |x̂ − x| is at most 0.152 of the block's largest |x|, half the widest gap. Of normally distributed numbers in blocks
+    of 64 the codes have an entropy of 3.9 bits, so a coder has next to nothing to gain.
     """
 
     name: ClassVar[str] = "nf4"

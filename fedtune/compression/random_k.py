@@ -35,7 +35,7 @@ class RandomK(VectorStage):
         vector = torch.zeros(layout.size)
         vector[self._mask(layout, draw)] = parts["values"]
         sizes, counts = cuts(layout, self.section), budgets(layout, self.section)
-        for piece, size, count in zip(vector.split(sizes), sizes, counts, strict=True):
+        for piece, size, count in zip(torch.split(vector, sizes), sizes, counts, strict=True):
             piece.mul_(size / max(count, 1))
         return vector
 

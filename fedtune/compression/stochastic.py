@@ -56,7 +56,10 @@ class Int8(_Grid):
 
 
 class Int4(_Grid):
-    """Symbols -7 to 7: as int8 where a coder follows, else two to a byte, as 1 to 15."""
+    """Symbols -7 to 7: as int8 where a coder follows, else two to a byte, as 1 to 15.
+
+    Of normally distributed numbers in blocks of 64 the symbols have an entropy of 3.5 bits: `entropy` saves an eighth.
+    """
 
     name: ClassVar[str] = "int4"
     steps: ClassVar[int] = 7

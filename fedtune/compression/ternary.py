@@ -39,7 +39,7 @@ class Ternary(VectorStage):
         if self.section.scale == "sigma":
             scale = (self.section.alpha * _deviation(vector)).reshape(1)
         else:
-            pieces = zip(*(x.split(cuts(layout, self.section)) for x in (vector, mask, symbols)), strict=True)
+            pieces = zip(*(torch.split(x, cuts(layout, self.section)) for x in (vector, mask, symbols)), strict=True)
             scale = torch.stack([_mean(x[m], int(s.count_nonzero())) for x, m, s in pieces])
         return {"symbols": symbols, "scale": scale.float()}
 
@@ -48,7 +48,7 @@ class Ternary(VectorStage):
         check_scales(scale, stage=self.name)
         check_symbols(symbols, -1, 1, stage=self.name)
         sizes = cuts(layout, self.section)
-        for piece, most in zip(symbols.split(sizes), budgets(layout, self.section), strict=True):
+        for piece, most in zip(torch.split(symbols, sizes), budgets(layout, self.section), strict=True):
             if int(piece.count_nonzero()) > most:
                 raise MalformedMessage(f"the update holds more than the {most} numbers that 'ternary' keeps")
         return symbols * (scale if len(scale) == 1 else scale.repeat_interleave(torch.tensor(sizes)))

@@ -37,7 +37,7 @@ class TopK(VectorStage):
     def _decode(self, parts: Tensors, layout: Layout, draw: torch.Generator) -> torch.Tensor:
         mask = parts["mask"]
         check_symbols(mask, 0, 1, stage=self.name)
-        counts = [int(piece.count_nonzero()) for piece in mask.split(cuts(layout, self.section))]
+        counts = [int(piece.count_nonzero()) for piece in torch.split(mask, cuts(layout, self.section))]
         if counts != budgets(layout, self.section):
             raise MalformedMessage("the update does not hold as many numbers as 'top-k' keeps")
         vector = torch.zeros(layout.size)

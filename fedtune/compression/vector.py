@@ -36,7 +36,7 @@ class Layout:
 
     def unflatten(self, vector: torch.Tensor) -> dict[str, torch.Tensor]:
         """The tensors of a vector (d,), as views of it."""
-        pieces = vector.split(self.sizes) if self.shapes else ()
+        pieces = torch.split(vector, self.sizes) if self.shapes else ()
         return {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
 
 
