@@ -1,11 +1,14 @@
 """Compression: the stages of an upload, one file each, and the pipeline that runs them."""
 
 from fedtune.compression.base import Stage, Tensors
+from fedtune.compression.bitmask import Bitmask
+from fedtune.compression.entropy import Entropy
 from fedtune.compression.half import Bf16, Fp16
 from fedtune.compression.low_rank import LowRankFactors
 from fedtune.compression.nf4 import Nf4
 from fedtune.compression.pipeline import Pipeline
 from fedtune.compression.random_k import RandomK
+from fedtune.compression.rice import Rice
 from fedtune.compression.rotate import Rotate
 from fedtune.compression.sign import Sign
 from fedtune.compression.stochastic import Int4, Int8
@@ -27,6 +30,9 @@ STAGES: dict[str, type[Stage]] = {
     "random-k": RandomK,
     "rotate": Rotate,
     "low-rank": LowRankFactors,
+    "entropy": Entropy,
+    "rice": Rice,
+    "bitmask": Bitmask,
 }
 """Every stage by its name in a recipe."""
 
