@@ -23,7 +23,8 @@ KINDS: dict[AdapterKind, Callable[[LoadedModel, AdapterSection, str], Attached]]
 def attach(loaded: LoadedModel, section: AdapterSection, *, task: str) -> Attached:
     """Put the adapter in place on `loaded.model`; the base weights are frozen and stay bit-identical.
 
-    Call `loaded.model` as before. At the start it computes what it computed without the adapter. `task` is the recipe's
-    `model.task`. Raises AdapterError where the section does not fit the model, or the model carries an adapter.
+    Call the result's `model` as the base model is called; outputs have the same shapes. At the start low-rank adapters
+    compute what the base model computes. `task` is the recipe's `model.task`. Raises AdapterError where the section
+    does not fit the model, or the model carries an adapter.
     """
     return KINDS[section.kind](loaded, section, task)

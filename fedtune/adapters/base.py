@@ -83,11 +83,14 @@ class Attached(ABC):
 
     @abstractmethod
     def target_shapes(self) -> Shapes:
-        """The (out, in) shape of each adapted module's weight, by the names of `targets()`."""
+        """The (out, in) shape of each weight that takes up a product, by the names of `targets()`."""
 
     @abstractmethod
     def save(self, folder: Path, base: str) -> None:
-        """Write the adapter in PEFT's LoRA format (`adapter_config.json`, safetensors), base model named `base`."""
+        """Write a PEFT folder (`adapter_config.json`, safetensors) for the plain base model, which is called `base`.
+
+        What the base weights are shifted by is part of it, for all kinds whose base weights can be shifted.
+        """
 
     @abstractmethod
     def merged(self) -> nn.Module:

@@ -12,9 +12,10 @@ from fedtune.adapters.base import Attached, Products, SharedOrigin
 from fedtune.adapters.check import check_same_tensors
 from fedtune.adapters.head import head_parameters, head_state
 from fedtune.adapters.layers import base_of, is_quantised, refuse_second
-from fedtune.adapters.library_config import TASK_TYPES, make_config
+from fedtune.adapters.library_config import make_config
 from fedtune.adapters.library_files import write_method
 from fedtune.adapters.library_place import place
+from fedtune.adapters.saved import TASK_TYPES
 from fedtune.adapters.shift import Shift
 from fedtune.adapters.slots import Axes
 from fedtune.errors import AdapterError
@@ -115,20 +116,18 @@ class Library(Attached):
 
         Raises AdapterError for a method that cannot be folded into weights, and for a quantised base.
         """
-        name = self._section.peft_type
         if any(_is_quantised(self._loaded.model.get_submodule(target)) for target in self.targets()):
             raise AdapterError(
                 "a quantised base cannot take up an adapter: load the base with "
                 'model.quantization = "none" to merge, or export the adapter alone.'
             )
-        merge = getattr(copy.deepcopy(self.model), "merge_and_unload", None)
-        if merge is None:
-            raise AdapterError(f'"{name}" cannot be folded into the base model\'s weights; export the adapter alone')
+        copied: Any = copy.deepcopy(self.model)
         try:
-            plain: nn.Module = merge()
+            plain: nn.Module = copied.merge_and_unload()
         except (NotImplementedError, AttributeError, ValueError, TypeError) as error:
             raise AdapterError(
-                f'"{name}" cannot be folded into the base model\'s weights; export the adapter alone'
+                f'"{self._section.peft_type}" cannot be folded into the weights of the base model; '
+                f"export the adapter alone."
             ) from error
         if hasattr(plain, "peft_config"):
             del plain.peft_config  # PEFT's mark on models that it changed
@@ -148,9 +147,9 @@ def _without_prompt(_model: nn.Module, _args: Any, kwargs: dict[str, Any], outpu
     return output
 
 
-def _refuse_recomputing(model: Any, _args: Any) -> None:
+def _refuse_recomputing(model: nn.Module, _args: Any) -> None:
     """A prefix lies in the key-value cache, which a model that recomputes its activations drops without a word."""
-    if model.training and model.get_base_model().is_gradient_checkpointing:
+    if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise AdapterError(
             "a trained prefix does not reach layers that recompute their activations; "
             "set training.gradient_checkpointing = false."

@@ -3,14 +3,12 @@
 from typing import Any
 
 from fedtune.adapters.library_options import parse_options
+from fedtune.adapters.saved import TASK_TYPES
 from fedtune.adapters.targets import resolve_targets
 from fedtune.errors import AdapterError
 from fedtune.models.base import LoadedModel
 from fedtune.recipe import AdapterSection
 from fedtune.suggest import did_you_mean
-
-TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": None}
-"""PEFT's name for each task; it has none for images."""
 
 UNFIT = {
     "lora": 'adapter.kind = "lora" is the same, and every aggregation scheme knows it',
@@ -23,6 +21,9 @@ UNFIT = {
 }
 """Methods that local steps cannot train as they train the others, and why."""
 
+NOT_ON_LINEAR = ("ln_tuning", "trainable_tokens")
+"""Methods for norms and embeddings, which would train a linear layer whole if they were put on one."""
+
 
 def make_config(loaded: LoadedModel, section: AdapterSection, task: str) -> Any:
     """PEFT's config for `adapter.peft_type` with its settings; the task head is marked as no part of the adapter.
@@ -33,10 +34,12 @@ def make_config(loaded: LoadedModel, section: AdapterSection, task: str) -> Any:
     kind = config_class(section.peft_type)
     options = parse_options(section.peft_options, kind)
     if section.targets != "all-linear":
-        if "target_modules" in options or not hasattr(kind, "target_modules"):
+        if not hasattr(kind, "target_modules") or _spelt(section.peft_type) in NOT_ON_LINEAR:
             raise AdapterError(
-                f'adapter.targets and the target_modules of "{section.peft_type}" do not go together; leave one out'
+                f'adapter.targets means linear layers, and "{section.peft_type}" sits on none; leave it out'
             )
+        if "target_modules" in options:
+            raise AdapterError("adapter.targets and target_modules in adapter.peft_options say the same; leave one out")
         options["target_modules"] = list(resolve_targets(loaded, section.targets))
     if loaded.head:
         if not hasattr(kind, "modules_to_save"):
@@ -49,7 +52,7 @@ def make_config(loaded: LoadedModel, section: AdapterSection, task: str) -> Any:
     except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError, ImportError) as error:
         raise refused(section, error) from error
     if config.is_prompt_learning:
-        if TASK_TYPES[task] is None:
+        if not TASK_TYPES[task]:
             raise AdapterError(f'adapter.peft_type = "{section.peft_type}" is for text; choose another for {task}')
         if not config.num_virtual_tokens:
             raise AdapterError(
@@ -64,8 +67,8 @@ def config_class(name: str) -> Any:
     """PEFT's config class of a method, whatever its case, `-` as `_`; raises AdapterError where there is none."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    classes = {str(kind.value).lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    wanted = name.lower().replace("-", "_")
+    classes = {_spelt(str(kind.value)): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    wanted = _spelt(name)
     if wanted in UNFIT:
         raise AdapterError(f'adapter.peft_type = "{name}" is not among the methods to choose from: {UNFIT[wanted]}')
     if wanted not in classes:
@@ -75,6 +78,10 @@ def config_class(name: str) -> Any:
             f"{did_you_mean(wanted, can) or '.'} It has {', '.join(can)}"
         )
     return classes[wanted]
+
+
+def _spelt(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def refused(section: AdapterSection, error: Exception) -> AdapterError:

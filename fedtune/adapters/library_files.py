@@ -30,7 +30,7 @@ model = PeftModel.from_pretrained(base_model, "this folder")
 
 
 def write_method(
-    model: Any, folder: Path, base: str, head: State, head_modules: tuple[str, ...], task_type: str | None
+    model: Any, folder: Path, base: str, head: State, head_modules: tuple[str, ...], task_type: str
 ) -> None:
     """Make `folder` hold the adapter of a PEFT model and nothing else, for the base model called `base`.
 
@@ -45,12 +45,24 @@ def write_method(
     tensors: State = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = tensors | {f"{prefix}{name}": tensor for name, tensor in head.items()}
     config.base_model_name_or_path = base
-    config.task_type = task_type
+    config.task_type = task_type or None
     config.inference_mode = True
     if head_modules:
         config.modules_to_save = sorted(head_modules)
+    if hasattr(config, "feedforward_modules"):
+        _name_modules(config, model)
     own = {name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in sorted(tensors)}
     write_folder(folder, own, config, _card(config, base, own, head))
+
+
+def _name_modules(config: Any, model: Any) -> None:
+    """Name IA3's modules one by one: PEFT loads no config whose two lists, one of them a default, do not agree."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    named = model.get_base_model().named_modules()
+    layers: dict[str, Any] = {name: module for name, module in named if isinstance(module, BaseTunerLayer)}
+    config.target_modules = set(layers)
+    config.feedforward_modules = {name for name, layer in layers.items() if layer.is_feedforward}
 
 
 def _card(config: Any, base: str, tensors: dict[str, torch.Tensor], head: State) -> str:

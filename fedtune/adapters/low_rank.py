@@ -14,7 +14,7 @@ from fedtune.adapters.export import write_adapter
 from fedtune.adapters.head import PREFIX, head_parameters, head_state
 from fedtune.adapters.layers import base_of, dimensions, is_transposed, refuse_second
 from fedtune.adapters.merge import merged_copy
-from fedtune.adapters.saved import SavedAdapter
+from fedtune.adapters.saved import TASK_TYPES, SavedAdapter
 from fedtune.adapters.shift import Shift
 from fedtune.adapters.slots import Axes
 from fedtune.adapters.stack import stacked
@@ -23,9 +23,6 @@ from fedtune.errors import AdapterError
 from fedtune.models.base import LoadedModel
 from fedtune.recipe import AdapterSection
 from fedtune.state import Shapes, State, copy_state, shapes_of
-
-TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": ""}
-"""PEFT's name for each task; it has none for images."""
 
 SLOT_AXES: dict[str, tuple[int, ...]] = {"lora_A": (0,), "lora_B": (1,), "R": (0, 1), "H": (0,)}
 """Which axes of an adapter's own tensors run over its slots, by the last part of their names."""

@@ -8,6 +8,9 @@ from fedtune.state import State, copy_state
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 """The files of a PEFT adapter folder."""
 
+TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": ""}
+"""PEFT's name for each task; it has none for images."""
+
 KEY_PREFIX = "base_model.model."
 """What PEFT writes in front of every name of the base model."""
 

@@ -19,6 +19,7 @@ SUMMARIES: Mapping[str, Mapping[str, str]] = {
         "simulate": "Run a recipe with simulated clients on this machine",
         "coordinator": "Start the coordinator of a recipe and wait for clients",
         "client": "Take part in a run with the rows of this machine",
+        "study": "Compare methods on a packaged model and data set",
     },
     "Recipes": {
         "init": "Write a commented recipe to start from",

@@ -158,6 +158,22 @@ def test_folding_in_gives_a_plain_model_or_one_sentence(folder, family, method, 
     assert (logits(again, family) - trained).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize(
+    ("options", "targets"),
+    [((), "attention"), (("target_modules=dense,query",), "all-linear"), ((), ("layer.0.output.dense", "key"))],
+)
+def test_ia3_exports_whatever_modules_it_sits_on(tiny_bert_folder, tmp_path, options, targets):
+    """Feed-forward layers scale their input; which ones those are follows from PEFT's defaults for the model."""
+    _, attached = make(tiny_bert_folder, "bert", "ia3", options, targets=targets)
+    shake(attached, 0.5)
+    attached.save(tmp_path / "adapter", base="x")
+    plain = AUTO["sequence-classification"].from_pretrained(tiny_bert_folder, **OPTIONS["bert"])
+    found = PeftModel.from_pretrained(plain, tmp_path / "adapter")
+    assert (logits(found, "bert") - logits(attached.model, "bert")).abs().max() <= 1e-5
+    theirs = {name.removeprefix("base_model.model.") for name, m in found.named_modules() if hasattr(m, "ia3_l")}
+    assert theirs == set(attached.targets())
+
+
 def test_vera_shares_its_projections_and_ia3_shares_nothing(tiny_bert_folder):
     _, vera = make(tiny_bert_folder, "bert", "vera", ("r=8",))
     assert (vera.shared_origin, {name[-6:] for name in vera.shared()}) == ("recomputed", {"vera_A", "vera_B"})

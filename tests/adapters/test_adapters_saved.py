@@ -65,7 +65,18 @@ def test_the_folder_names_its_base_so_that_peft_finds_it(tiny_llama_folder, tmp_
     assert (logits(found, "llama") - logits(attached.model, "llama")).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+LIBRARY = {
+    "ia3": {"kind": "peft", "init": "random", "peft_type": "ia3"},
+    "prompts": {
+        "kind": "peft",
+        "init": "random",
+        "peft_type": "prompt_tuning",
+        "peft_options": ("num_virtual_tokens=3",),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *LIBRARY])
 def test_a_head_of_several_modules_goes_along(tiny_bert_folder, kind, tmp_path):
     """A pooler that the checkpoint lacks is part of the head, lies deep in the model, and would be random in PEFT."""
     base = shutil.copytree(tiny_bert_folder, tmp_path / "base")
@@ -73,7 +84,7 @@ def test_a_head_of_several_modules_goes_along(tiny_bert_folder, kind, tmp_path):
     kept = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
     assert len(kept) < len(weights)
     save_file(kept, base / "model.safetensors", metadata={"format": "pt"})
-    loaded, attached = attached_to(base, "bert", **KINDS[kind])
+    loaded, attached = attached_to(base, "bert", **{**KINDS, **LIBRARY}[kind])
     assert loaded.head == ("bert.pooler", "classifier")
     assert "head.bert.pooler.dense.weight" in attached.parameters()
     assert not any("pooler" in name for name in attached.targets())

@@ -1,16 +1,21 @@
 """Base weights that rounds have added to: exact, taken back bit for bit, and part of what is exported."""
 
+import copy
 import math
 
 import pytest
 import torch
 from peft import PeftModel
+from torch import nn
 
+from fedtune.adapters.attach import attach
 from fedtune.adapters.layers import base_of, weight_of
 from fedtune.adapters.read import read_adapter
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.adapters.stack import stacked
 from fedtune.errors import AdapterError
+from fedtune.models.base import LoadedModel
+from fedtune.recipe import AdapterSection
 from fedtune.state import digest
 from tests.adapters.adapter_models import AUTO, FAMILIES, KINDS, OPTIONS, attached_to, load, logits, shake
 
@@ -180,3 +185,31 @@ def test_a_stack_is_exact_and_no_larger_than_the_full_rank(inner, dense, rank, s
     torch.testing.assert_close(found_b @ found_a, b.double() @ a.double() + change, rtol=1e-12, atol=1e-12)
     assert found_a.shape == (rank, in_)
     assert found_b.shape == (out, rank)
+
+
+def test_ranks_are_those_of_the_module_where_another_name_ends_alike(tmp_path):
+    """PEFT takes a name without `^` for `inner.proj` as well."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.proj = nn.Linear(8, 8)
+            self.inner = nn.ModuleDict({"proj": nn.Linear(8, 8)})
+
+        def forward(self, x):
+            return self.proj(self.inner["proj"](x))
+
+    model = Two()
+    plain = copy.deepcopy(model)
+    loaded = LoadedModel(model, None, "", (), "two")
+    attached = attach(loaded, AdapterSection(rank=2, **KINDS["lora"]), task="image-classification")
+    shake(attached)
+    attached.shift_to(Shift({"inner.proj.U": torch.ones(8, 1), "inner.proj.V": torch.ones(1, 8)}, "one"))
+    assert attached.saved("two").ranks() == {"inner.proj": 3, "proj": 2}
+    attached.save(tmp_path / "adapter", base="two")
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = PeftModel.from_pretrained(plain, tmp_path / "adapter")(x)
+        torch.testing.assert_close(found, model(x), rtol=1e-5, atol=1e-5)
+    read = read_adapter(tmp_path / "adapter")
+    assert read.ranks() == {"inner.proj": 3, "proj": 2}
