@@ -15,6 +15,7 @@ from tests.compression.updates import flat, norm, normal, pipeline_of, there_and
 DENSITIES = st.sampled_from([0.01, 0.05, 0.1, 0.2, 0.29, 0.5, 1.0])
 BAD = {
     "a symbol of two": {"ternary.symbols": torch.tensor([0, 2, 0, 0], dtype=torch.int8)},
+    "a symbol of minus two": {"ternary.symbols": torch.tensor([0, -2, 0, 0], dtype=torch.int8)},
     "the lowest int8": {"ternary.symbols": torch.tensor([0, -128, 0, 0], dtype=torch.int8)},
     "too many symbols": {"ternary.symbols": torch.tensor([1, -1, 1, 0], dtype=torch.int8)},
     "a scale of NaN": {"ternary.scale": torch.tensor([math.nan])},
@@ -127,6 +128,13 @@ def test_nothing_learned_is_sent_as_nothing(scale):
     assert sent["ternary.scale"].tolist() == [0.0]
     assert not sent["ternary.symbols"].any()
     assert not flat(back).any()
+
+
+def test_zeros_that_fill_up_the_share_do_not_lower_the_scale():
+    tensors = {"w": torch.tensor([0.0, 3.0, 0.0, -5.0, 0.0, 0.0, 0.0, 0.0])}
+    sent, back = there_and_back(pipeline_of("ternary", density=0.5), tensors)
+    assert sent["ternary.scale"].tolist() == [4.0]
+    assert back["w"].nonzero().flatten().tolist() == [1, 3]
 
 
 def test_the_order_is_by_name_not_by_arrival():
