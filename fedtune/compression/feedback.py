@@ -22,12 +22,13 @@ Tensors = Mapping[str, torch.Tensor]
 def feedback_of(section: CompressionSection, scheme: SchemeName, *, lossless: bool) -> Feedback:
     """The feedback of a recipe: `auto` is classic, but none where nothing is lost or the adapter restarts.
 
-    In new coordinates what was left out of an old delta means nothing.
+    In new coordinates what was left out of an old delta means nothing; and `random-k` sends d/k times what it keeps, so
+    that feedback would grow without bound.
     """
     if lossless:
         return "none"
     if section.feedback == "auto":
-        return "none" if scheme in RESTARTING else "classic"
+        return "none" if scheme in RESTARTING or "random-k" in section.upload else "classic"
     return section.feedback
 
 

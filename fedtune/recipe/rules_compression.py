@@ -73,6 +73,27 @@ def _feedback_for_an_adapter_that_restarts(r: Recipe) -> str | None:
     )
 
 
+@refuses("compression.feedback", "compression.upload")
+def _feedback_that_would_grow(r: Recipe) -> str | None:
+    if r.compression.feedback not in ("classic", "ef21") or "random-k" not in r.compression.upload:
+        return None
+    return (
+        'compression.upload has "random-k", which is right in the mean over rounds and sends many times what it keeps: '
+        f'compression.feedback = "{r.compression.feedback}" would grow without bound; set feedback = "none", or take '
+        '"top-k"'
+    )
+
+
+@refuses("compression.download")
+def _download_that_would_grow(r: Recipe) -> str | None:
+    if "random-k" not in r.compression.download:
+        return None
+    return (
+        'compression.download has "random-k", and what downloads leave out is always fed back, which it '
+        'would multiply each round; take "top-k" or "ternary"'
+    )
+
+
 @refuses("compression.feedback", "federation.ranks")
 def _copies_of_different_ranks(r: Recipe) -> str | None:
     if r.compression.feedback != "ef21" or not (r.federation.ranks or r.aggregation.scheme == "rolora"):

@@ -84,4 +84,5 @@ def test_auto_is_classic_where_it_can_be():
     assert feedback_of(lossy, "mean", lossless=False) == "classic"
     assert all(feedback_of(lossy, scheme, lossless=False) == "none" for scheme in RESTARTING)
     assert feedback_of(lossy, "mean", lossless=True) == "none"
+    assert feedback_of(CompressionSection(upload=("random-k",)), "mean", lossless=False) == "none"
     assert feedback_of(lossy.model_copy(update={"feedback": "none"}), "mean", lossless=False) == "none"

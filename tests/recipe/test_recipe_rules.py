@@ -67,13 +67,23 @@ MIXES: dict[str, tuple[list[str], str, list[str]]] = {
     ),
     "_download_out_of_order": (
         ['compression.download=["entropy", "ternary"]'],
-        "that no stage has made",
+        "that no stage made",
         ['compression.download=["ternary", "entropy"]'],
     ),
     "_feedback_for_an_adapter_that_restarts": (
         ['method="flora"', 'compression.feedback="classic"'],
         "new coordinates each round",
         ["compression.feedback=none"],
+    ),
+    "_feedback_that_would_grow": (
+        ['compression.upload=["random-k"]', 'compression.feedback="classic"'],
+        "would grow without bound",
+        ["compression.feedback=none"],
+    ),
+    "_download_that_would_grow": (
+        ['compression.download=["random-k"]'],
+        "would multiply each round",
+        ['compression.download=["top-k"]'],
     ),
     "_copies_of_different_ranks": (
         ['compression.feedback="ef21"', 'federation.ranks=["a=2"]'],
