@@ -4,7 +4,9 @@ A model gives each symbol a weight of at least 1, and the weights sum to 2**24. 
 constriction computes of them in floating point starts from whole numbers with a sum below 2**24 and a scale of 1, so
 that every step is exact: both ends have the same model on any machine.
 
-Code words are 32 bits wide, little-endian. The last symbol is coded first, so that the first is decoded first.
+Code words are 32 bits wide, little-endian. The last symbol is coded first, so that the first is decoded first. The
+coder starts at the state 2**32, to which decoding comes back: from an empty one, runs of some symbols would cost
+nothing, and no length could be told from the counts.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,8 @@ from fedtune.errors import MalformedMessage, RecipeError
 PRECISION = 24
 WHOLE = 1 << PRECISION
 WORD = np.dtype("<u4")
+_START = np.array([0, 1], np.uint32)
+"""The state 2**32 as code words."""
 _AT_ONCE = 1 << 16
 """Symbols decoded at once: they come as int32, four times the size of what they become."""
 _SLACK_BITS = 128.0
@@ -65,7 +69,7 @@ def model_of(counts: Sequence[int]) -> Model:
 
 def encode(pieces: Sequence[tuple[NDArray[np.integer[Any]], Model]]) -> Bytes:
     """The code words of symbols one piece after the other, each piece by its own model."""
-    coder = load().stack.AnsCoder()
+    coder = load().stack.AnsCoder(_START)
     for symbols, model in reversed(pieces):
         coder.encode_reverse(symbols.astype(np.int32), model.coder())
     words: Bytes = coder.get_compressed().astype(WORD).view(np.uint8)
@@ -97,9 +101,9 @@ class Decoder:
         return symbols
 
     def finish(self) -> None:
-        """Raises MalformedMessage where code words are left."""
-        if not self._coder.is_empty():
-            raise MalformedMessage("the stream goes on after its last symbol")
+        """Raises MalformedMessage where the coder is not where it started."""
+        if not np.array_equal(self._coder.get_compressed(), _START):
+            raise MalformedMessage("the stream's code words are not those of its symbols")
 
 
 def check_length(words: int, symbols: int, least: float, most: float) -> None:

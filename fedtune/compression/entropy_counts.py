@@ -44,6 +44,7 @@ def unpack(reader: Reader, count: int) -> Symbols:
 def _shifted(reader: Reader, counts: list[int]) -> Bytes:
     """The symbols less the least one."""
     if len(counts) == 1:
+        reader.end()
         return np.zeros(counts[0], np.uint8)
     model, count = model_of(counts), sum(counts)
     cost = float(np.dot(model.costs(), counts))

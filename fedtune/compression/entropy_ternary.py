@@ -47,27 +47,31 @@ def _codes(count: int, nonzeros: int, negatives: int) -> tuple[PlaneCode, PlaneC
 
 
 def _read(reader: Reader, codes: tuple[PlaneCode, PlaneCode], packed: tuple[bool, bool]) -> tuple[Bytes, Bytes]:
-    as_is = [
-        reader.words(planes.plane_bytes(code.bits)) if sent else None for code, sent in zip(codes, packed, strict=True)
-    ]
-    coded = [code for code, plane in zip(codes, as_is, strict=True) if plane is None and not code.constant]
-    words = reader.words(reader.left if coded else 0)
-    _check_length(len(words), coded)
-    decoder = Decoder(words)
+    found = [_sent_as_is(reader, code) if sent else None for code, sent in zip(codes, packed, strict=True)]
+    coded = [code for code, plane in zip(codes, found, strict=True) if plane is None and not code.constant]
+    if not coded:
+        reader.end()
+    decoded = iter(_decode(reader, coded) if coded else [])
     places, signs = (
-        _plane(decoder, code) if plane is None else plane for code, plane in zip(codes, as_is, strict=True)
+        plane if plane is not None else _constant(code) if code.constant else next(decoded)
+        for code, plane in zip(codes, found, strict=True)
     )
-    decoder.finish()
     return places, signs
 
 
-def _check_length(words: int, coded: list[PlaneCode]) -> None:
+def _sent_as_is(reader: Reader, code: PlaneCode) -> Bytes:
+    return reader.words(planes.plane_bytes(code.bits))
+
+
+def _constant(code: PlaneCode) -> Bytes:
+    return planes.same_bits(code.bits, value=code.ones > 0)
+
+
+def _decode(reader: Reader, coded: list[PlaneCode]) -> list[Bytes]:
     ranges = [code.cost_range() for code in coded]
     symbols = sum(planes.plane_bytes(code.bits) for code in coded)
-    check_length(words, symbols, sum(least for least, _ in ranges), sum(most for _, most in ranges))
-
-
-def _plane(decoder: Decoder, code: PlaneCode) -> Bytes:
-    if code.constant:
-        return planes.same_bits(code.bits, value=code.ones > 0)
-    return decoder.take(planes.plane_bytes(code.bits), code.model())
+    check_length(reader.left, symbols, sum(least for least, _ in ranges), sum(most for _, most in ranges))
+    decoder = Decoder(reader.words(reader.left))
+    decoded = [decoder.take(planes.plane_bytes(code.bits), code.model()) for code in coded]
+    decoder.finish()
+    return decoded

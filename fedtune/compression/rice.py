@@ -75,8 +75,8 @@ class Rice(SymbolCoder):
         nonzeros = reader.varint(count)
         negatives = reader.varint(nonzeros)
         low = reader.byte()
-        if nonzeros << low > count:
-            raise MalformedMessage("the stream has gaps that are longer than the tensor")
+        if nonzeros << low > count or nonzeros * (low + 1) > 8 * reader.left:
+            raise MalformedMessage("the stream has not the length of the symbols that it counts")
         signs = _read_signs(reader, nonzeros, negatives)
         places = _read_places(reader, count, nonzeros, low)
         symbols = np.zeros(count, np.int8)
@@ -110,6 +110,7 @@ def _read_signs(reader: Reader, nonzeros: int, negatives: int) -> Bytes:
 def _read_places(reader: Reader, count: int, nonzeros: int, low: int) -> Gaps:
     """Where the symbols lie that are not zero; refused before a gap could leave the tensor."""
     packed = reader.words(plane_bytes(low * nonzeros))
+    planes.check_end(packed, low * nonzeros)
     quotients = _read_high(reader.words(reader.left), nonzeros)
     if int(quotients.sum()) << low > count:
         raise MalformedMessage("the stream has gaps that are longer than the tensor")

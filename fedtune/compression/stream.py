@@ -110,10 +110,14 @@ class Reader:
         """Bytes not yet read."""
         return len(self._raw) - self._at
 
-    def verify(self, decoded: Iterable[Bytes]) -> None:
-        """Refuses a stream with bytes left over, and one whose checksum is not that of its fields and `decoded`."""
+    def end(self) -> None:
+        """Refuses a stream with bytes left over."""
         if self.left:
             raise MalformedMessage("the stream goes on after its last symbol")
+
+    def verify(self, decoded: Iterable[Bytes]) -> None:
+        """Refuses a stream with bytes left over, and one whose checksum is not that of its fields and `decoded`."""
+        self.end()
         fields = self._raw[_FIELDS : self._fields_end].tobytes()
         if self._raw[1:_FIELDS].tobytes() != _checksum(int(self._raw[0]), fields, decoded):
             raise MalformedMessage("the checksum of the stream is not that of its symbols")
