@@ -39,7 +39,7 @@ def _misplaced(stages: Sequence[str]) -> str | None:
         before = set(stages[:position])
         if stage in CODERS and not before & SYMBOLS:
             return f"codes symbols by {as_toml(stage)} that no stage made; put ternary, top-k, int8 or int4 before it"
-        if stage in CODERS - {"entropy"} and not before & TERNARY:
+        if stage in CODERS - {"entropy"} and before & (SYMBOLS - TERNARY):
             return f"has {as_toml(stage)} after symbols of more than three values; take entropy instead"
         if stage not in CODERS | HALVES and before & (CODERS | HALVES | QUANTISERS):
             return f"has {as_toml(stage)} after a stage that leaves it nothing to work on; put it earlier"

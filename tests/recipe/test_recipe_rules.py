@@ -276,3 +276,36 @@ def test_several_broken_rules_are_said_at_once() -> None:
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
         f"mix.toml, line {line}" for line in (3, 4, 5)
     ]
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ('["ternary", "ternary"]', "names a stage twice"),
+        ('["ternary", "entropy", "rice"]', "codes twice"),
+        ('["top-k", "random-k"]', "drops twice"),
+        ('["ternary", "int8"]', "quantises twice"),
+        ('["top-k", "int8", "rice"]', "more than three values"),
+        ('["int4", "bitmask"]', "more than three values"),
+        ('["ternary", "entropy", "bf16"]', "after a coder"),
+        ('["bf16", "ternary"]', "nothing to work on"),
+        ('["top-k", "rotate"]', "put it first"),
+    ],
+)
+def test_stages_out_of_order_are_refused_with_the_reason(stages: str, expected: str) -> None:
+    with pytest.raises(RecipeError, match=expected):
+        load([f"compression.upload={stages}"])
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        '["ternary", "entropy"]',
+        '["rotate", "int8", "entropy"]',
+        '["top-k", "fp16", "rice"]',
+        '["low-rank", "nf4"]',
+        "[]",
+    ],
+)
+def test_stages_that_work_together_load(stages: str) -> None:
+    assert load([f"compression.upload={stages}"]).recipe.compression.upload is not None
