@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from fedtune.adapters.saved import CARD, CONFIG, WEIGHTS
+from fedtune.adapters.saved import CARD, COMPRESSED, CONFIG, WEIGHTS
 from fedtune.errors import AdapterError
 from fedtune.runs.atomic import TEMPORARY_PREFIX, storage_errors, sync_folder, write_durably
 from fedtune.state import State
@@ -25,14 +26,19 @@ def write_folder(folder: Path, tensors: State, config: Any, card: str) -> None:
     """
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise AdapterError(f"the adapter was not written to {folder}: {bad[0]} holds NaN or infinity")
+    fields = json.dumps(_fields(config), indent=2, sort_keys=True).encode() + b"\n"
+    write_files(folder, {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: fields, CARD: card.encode()})
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make `folder` hold these files and nothing else; raises AdapterError and RunError as `write_folder` does."""
     _refuse_other_files(folder)
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{folder.name}-", dir=folder.parent))
         try:
-            write_durably(temporary / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-            write_durably(temporary / CONFIG, json.dumps(_fields(config), indent=2, sort_keys=True).encode() + b"\n")
-            write_durably(temporary / CARD, card.encode())
+            for name, content in files.items():
+                write_durably(temporary / name, content)
             sync_folder(temporary)
             temporary.chmod(0o755)  # mkdtemp's folders are for their owner alone
             _swap(temporary, folder)
@@ -62,7 +68,9 @@ def _swap(new: Path, folder: Path) -> None:
 def _refuse_other_files(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder} is a file, and an adapter is a folder; name another place")
-    others = {path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS, CARD} if folder.exists() else set()
+    others = (
+        {path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS, CARD, COMPRESSED} if folder.exists() else set()
+    )
     if others:
         raise AdapterError(
             f"{folder} holds {min(others)!r}, which is no part of an adapter; name a new or empty folder"

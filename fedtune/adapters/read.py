@@ -45,14 +45,14 @@ class _Config(BaseModel):
 
     def rank_of(self, module: str) -> int:
         """The rank that the module is to have."""
-        return _of_pattern(self.rank_pattern, module, self.r)
+        return of_pattern(self.rank_pattern, module, self.r)
 
     def scale_of(self, module: str) -> float:
         """What the module's product is multiplied by."""
-        return _of_pattern(self.alpha_pattern, module, self.lora_alpha) / self.rank_of(module)
+        return of_pattern(self.alpha_pattern, module, self.lora_alpha) / self.rank_of(module)
 
 
-def _of_pattern(pattern: dict[str, Value], module: str, default: Value) -> Value:
+def of_pattern(pattern: dict[str, Value], module: str, default: Value) -> Value:
     """As PEFT reads it: the first pattern that the module's name is, or ends in as in `.name`; `^` means the whole.
 
     Patterns are names with `.` as it is or escaped: a stranger's regular expression could take for ever to match.
@@ -70,9 +70,16 @@ def read_adapter(folder: Path) -> SavedAdapter:
     Ranks and alphas may differ from module to module. Raises AdapterError where files are missing, damaged or of
     another kind. Pickled weights are never opened.
     """
-    config = _read_config(folder)
-    tensors = _read_tensors(folder)
-    named = {name.removeprefix(KEY_PREFIX): tensor for name, tensor in tensors.items()}
+    return _adapter(folder, _read_config(folder), read_tensors(folder))
+
+
+def adapter_of(folder: Path, tensors: State) -> SavedAdapter:
+    """The LoRA adapter that `tensors`, by PEFT's keys, are under the config in `folder`; raises AdapterError."""
+    return _adapter(folder, _read_config(folder), tensors)
+
+
+def _adapter(folder: Path, config: _Config, tensors: State) -> SavedAdapter:
+    named = {name.removeprefix(KEY_PREFIX): tensors[name].float() for name in sorted(tensors)}
     return SavedAdapter(
         base=config.base_model_name_or_path or "",
         products=_pair(folder, named, config),
@@ -100,7 +107,11 @@ def _read_config(folder: Path) -> _Config:
     return config
 
 
-def _read_tensors(folder: Path) -> State:
+def read_tensors(folder: Path) -> State:
+    """All tensors of a PEFT folder by PEFT's keys, sorted, as they are stored.
+
+    Raises AdapterError where the file is missing or damaged, or a tensor holds anything but finite real numbers.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         raise AdapterError(f"{folder} holds no {WEIGHTS}; pickled weights are never opened, so save it as safetensors")
@@ -111,7 +122,7 @@ def _read_tensors(folder: Path) -> State:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise AdapterError(f"{path}: {name} holds NaN, infinity or no real numbers, so the adapter is of no use")
-    return {name: tensors[name].float() for name in sorted(tensors)}
+    return {name: tensors[name] for name in sorted(tensors)}
 
 
 def _pair(folder: Path, named: State, config: _Config) -> Products:

@@ -8,6 +8,9 @@ from fedtune.state import State, copy_state
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 """The files of a PEFT adapter folder."""
 
+COMPRESSED = "adapter_compressed.safetensors"
+"""The file that takes the place of WEIGHTS in the folder of a compressed adapter (`fedtune.experts`)."""
+
 TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": ""}
 """PEFT's name for each task; it has none for images."""
 
