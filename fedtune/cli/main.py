@@ -33,6 +33,8 @@ SUMMARIES: Mapping[str, Mapping[str, str]] = {
     "Results": {
         "report": "Write a run's page: curves, clients, bytes, times",
         "export": "Write a run's adapter for PEFT, or merged into its model",
+        "compress": "Make an adapter tens of times smaller, and plain again",
+        "merge": "Compose several adapters of one model into one",
     },
 }
 """The line of each known command in `fedtune --help`, by group: no command is imported to list it."""
