@@ -1,10 +1,9 @@
-"""Whoever made a compressed adapter, and whatever became of it on the way: one sentence, and no memory taken."""
+"""Whoever made a compressed adapter, and whatever became of it on the way: one sentence."""
 
 import hashlib
 import json
 import shutil
 import struct
-import tracemalloc
 
 import pytest
 import torch
@@ -156,15 +155,6 @@ def test_forged_tensors_are_one_sentence(copied, name):
     change, sentence = TENSORS[name]
     forged(copied, change_tensors=change)
     refused(copied, sentence)
-
-
-def test_no_memory_is_taken_for_numbers_that_only_the_metadata_have(copied):
-    forged(copied, change_texts=larger)
-    tracemalloc.start()
-    refused(copied, "more than")
-    used = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert used < 10_000_000
 
 
 def test_it_belongs_to_the_config_that_it_was_made_for(copied):
