@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from fedtune.compression.stream import Bytes
 from fedtune.errors import MalformedMessage, RecipeError
 
+_AT_ONCE = 1 << 16
+"""Symbols whose places are listed at once: as 64-bit integers they take eight times the memory."""
+
 BITS_SET: NDArray[np.uint8] = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 """How many bits are set, by byte."""
 
@@ -52,17 +55,34 @@ def plane_bytes(bits: int) -> int:
 def split(symbols: NDArray[np.int8]) -> Ternary:
     """The planes of (count,) ternary symbols."""
     places = symbols != 0
-    negative = symbols[np.flatnonzero(places)] < 0
+    parts = [np.zeros(0, np.bool_)]
+    for start in range(0, len(symbols), _AT_ONCE):
+        part = symbols[start : start + _AT_ONCE]
+        parts.append(part[np.flatnonzero(places[start : start + _AT_ONCE])] < 0)
+    negative = np.concatenate(parts)
     return Ternary(len(symbols), len(negative), int(negative.sum()), np.packbits(places), np.packbits(negative))
 
 
 def join(planes: Ternary) -> NDArray[np.int8]:
     """The (count,) symbols of planes that `check` has let through."""
     symbols = np.unpackbits(planes.places, count=planes.count).view(np.int8)
-    if planes.negatives:
-        places = np.flatnonzero(symbols.view(np.bool_))
-        symbols[places] = 1 - 2 * np.unpackbits(planes.signs, count=planes.nonzeros).view(np.int8)
+    if not planes.negatives:
+        return symbols
+    signs, used = values_of(planes.signs, planes.nonzeros), 0
+    for start in range(0, planes.count, _AT_ONCE):
+        part = symbols[start : start + _AT_ONCE]
+        places = np.flatnonzero(part.view(np.bool_))
+        part[places] = signs[used : used + len(places)]
+        used += len(places)
     return symbols
+
+
+def values_of(signs: Bytes, nonzeros: int) -> NDArray[np.int8]:
+    """(nonzeros,) symbols of 1 and -1 from the plane of their signs."""
+    values = np.unpackbits(signs, count=nonzeros).view(np.int8)
+    values *= -2
+    values += 1
+    return values
 
 
 def check(planes: Ternary) -> None:

@@ -31,6 +31,8 @@ from fedtune.errors import MalformedMessage
 FORMAT = 0x21
 _LOG_GOLDEN = log((5**0.5 - 1) / 2)
 _MOST_OVERHEAD = 48
+_AT_ONCE = 1 << 16
+"""Gaps coded at once: they stay in the processor's cache."""
 
 Gaps = NDArray[np.int64]
 """(k,): the zeros before each symbol that is not zero, or what is made of them."""
@@ -61,11 +63,10 @@ class Rice(SymbolCoder):
         """Gaps and signs in parts of their own."""
         planes.check_ternary(symbols, stage=self.name)
         split = planes.split(symbols)
-        gaps = np.diff(np.flatnonzero(symbols != 0), prepend=-1) - 1
         low = low_bits(split.count, split.nonzeros)
         fields = varint(split.nonzeros) + varint(split.negatives) + bytes([low])
         signs = [] if split.negatives in {0, split.nonzeros} else [split.signs]
-        words = (*signs, _pack_low(gaps, low), _pack_high(gaps >> low))
+        words = (*signs, *_pack(np.flatnonzero(symbols != 0), low))
         return seal(FORMAT, split.count, Coded(fields, words, (split.places, split.signs)))
 
     def unpack(self, stream: Bytes, form: Form) -> Symbols:
@@ -80,23 +81,34 @@ class Rice(SymbolCoder):
         signs = _read_signs(reader, nonzeros, negatives)
         places = _read_places(reader, count, nonzeros, low)
         symbols = np.zeros(count, np.int8)
-        symbols[places] = 1 - 2 * np.unpackbits(signs, count=nonzeros).view(np.int8)
+        symbols[places] = planes.values_of(signs, nonzeros)
         reader.verify((np.packbits(symbols != 0), signs))
         return symbols
 
 
-def _pack_low(gaps: Gaps, low: int) -> Bytes:
-    bits = np.empty((low, len(gaps)), np.bool_)
-    for row, bit in enumerate(reversed(range(low))):
-        bits[row] = gaps >> bit & 1
-    return np.packbits(bits)
+def _pack(places: Gaps, low: int) -> tuple[Bytes, Bytes]:
+    """The low and the high part."""
+    lows, highs = [np.zeros((low, 0), np.bool_)], [np.zeros(0, np.bool_)]
+    for start in range(0, len(places), _AT_ONCE):
+        gaps = _between(places[start : start + _AT_ONCE], before=int(places[start - 1]) if start else -1)
+        lows.append((gaps >> np.arange(low)[::-1, None] & 1).astype(np.bool_))
+        highs.append(_unary(gaps >> low))
+    return np.packbits(np.concatenate(lows, axis=1)), np.packbits(np.concatenate(highs))
 
 
-def _pack_high(quotients: Gaps) -> Bytes:
-    ends = np.cumsum(quotients + 1) - 1
-    bits = np.zeros(ends[-1] + 1 if len(ends) else 0, np.bool_)
+def _between(places: Gaps, *, before: int = -1) -> Gaps:
+    """How many there are between each place and the one before it."""
+    gaps = np.diff(places, prepend=before)
+    gaps -= 1
+    return gaps
+
+
+def _unary(numbers: Gaps) -> NDArray[np.bool_]:
+    """Each number as so many zeros and a one."""
+    ends = np.cumsum(numbers + 1) - 1
+    bits = np.zeros(ends[-1] + 1, np.bool_)
     bits[ends] = True
-    return np.packbits(bits)
+    return bits
 
 
 def _read_signs(reader: Reader, nonzeros: int, negatives: int) -> Bytes:
@@ -111,13 +123,14 @@ def _read_places(reader: Reader, count: int, nonzeros: int, low: int) -> Gaps:
     """Where the symbols lie that are not zero; refused before a gap could leave the tensor."""
     packed = reader.words(plane_bytes(low * nonzeros))
     planes.check_end(packed, low * nonzeros)
-    quotients = _read_high(reader.words(reader.left), nonzeros)
-    if int(quotients.sum()) << low > count:
+    gaps = _read_high(reader.words(reader.left), nonzeros)
+    if int(gaps.sum()) << low > count:
         raise MalformedMessage("the stream has gaps that are longer than the tensor")
-    remainders = np.zeros(nonzeros, np.int64)
     for bits in np.unpackbits(packed, count=low * nonzeros).reshape(low, nonzeros):
-        remainders = remainders << 1 | bits
-    places: Gaps = np.cumsum((quotients << low) + remainders + 1) - 1
+        gaps <<= 1
+        gaps |= bits
+    places = np.cumsum(gaps)
+    places += np.arange(nonzeros)
     if nonzeros and places[-1] >= count:
         raise MalformedMessage("the stream has symbols beyond its last one")
     return places
@@ -127,5 +140,4 @@ def _read_high(high: Bytes, nonzeros: int) -> Gaps:
     ends = np.flatnonzero(np.unpackbits(high).view(np.bool_))
     if len(ends) != nonzeros or len(high) != (plane_bytes(int(ends[-1]) + 1) if nonzeros else 0):
         raise MalformedMessage("the stream has not the gaps that it counts")
-    gaps: Gaps = np.diff(ends, prepend=-1) - 1
-    return gaps
+    return _between(ends)

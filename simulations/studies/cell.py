@@ -60,7 +60,7 @@ def recipe_of(plan: Plan, cell: Cell, folder: Path) -> Recipe:
     overrides = (
         *plan.settings,
         *plan.splits[cell.split],
-        f"method={cell.method}",
+        f"method={contender.method or cell.method}",
         *contender.settings,
         f"training.lr={cell.lr!r}",
         f"data.source={rows / POOL}",
@@ -84,6 +84,7 @@ def outcome_of(cell: Cell, rounds: Sequence[RoundRecord], seconds: float) -> Out
         local_accuracy=_accuracy(local),
         local_loss=local.loss if local else None,
         accuracy_before=_accuracy(start.central),
+        curve=tuple((r.round, r.central.accuracy) for r in trained if r.central),
         product_errors=tuple(r.product_error for r in trained if r.product_error is not None),
         bytes_up=statistics.fmean(client.bytes_up for client in asked),
         bytes_down=statistics.fmean(client.bytes_down for client in asked),

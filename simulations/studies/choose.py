@@ -9,12 +9,15 @@ from simulations.studies.plan import Plan
 
 
 def choose_rates(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, float]:
-    """By method, the rate whose tuning cell has the highest accuracy on held-out rows, then the lowest loss.
+    """By contender, the rate whose tuning cell has the highest accuracy on held-out rows, then the lowest loss.
 
-    A cell that failed never wins; raises RunError where every cell of a method failed.
+    A cell that failed never wins; a contender without rates has that of the one that it names. Raises RunError where
+    every cell of a contender failed.
     """
     tuning = [outcome for outcome in outcomes if outcome.cell.stage == "tuning"]
-    return {method: _best(method, [o for o in tuning if o.cell.method == method]).cell.lr for method in plan.contenders}
+    tuned = {name: contender.rate_of or name for name, contender in plan.contenders.items()}
+    found = {name: _best(name, [o for o in tuning if o.cell.method == name]).cell.lr for name in set(tuned.values())}
+    return {name: found[like] for name, like in tuned.items()}
 
 
 def _best(method: str, tried: list[Outcome]) -> Outcome:

@@ -25,6 +25,8 @@ class Outcome(BaseModel):
     local_loss: float | None = None
     accuracy_before: float | None = None
     """Of the start, on the test rows."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """Accuracy on the test rows by round, of the rounds after which they were scored."""
     product_errors: tuple[float, ...] = ()
     """By round; empty where it is not known."""
     bytes_up: float = 0.0

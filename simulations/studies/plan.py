@@ -1,9 +1,9 @@
 """What a study compares: methods, splits, seeds and learning rates, and the cells that these make."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Settings = tuple[str, ...]
 """`KEY=VALUE` overrides of a recipe."""
@@ -17,6 +17,7 @@ class Cell(BaseModel):
     stage: Literal["tuning", "report"]
     """Cells of `tuning` choose a learning rate; those of `report` are what the study says."""
     method: str
+    """The contender's name."""
     split: str
     seed: int
     lr: float
@@ -28,14 +29,27 @@ class Cell(BaseModel):
 
 
 class Contender(BaseModel):
-    """A method as it takes part."""
+    """A method as it takes part.
+
+    Guarantees: it has rates of its own, or takes those of another contender.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: Settings
     """What the method is given beside its name, such as its rank."""
-    rates: tuple[float, ...]
+    rates: tuple[float, ...] = ()
     """The learning rates to choose from."""
+    method: str = ""
+    """The method, where the contender has another name than that."""
+    rate_of: str = ""
+    """The contender whose chosen rate this one trains at, where it has no rates."""
+
+    @model_validator(mode="after")
+    def _knows_its_rate(self) -> Self:
+        if bool(self.rates) is bool(self.rate_of):
+            raise ValueError("a contender has rates, or takes that of another")
+        return self
 
 
 class Plan(BaseModel):
@@ -53,7 +67,7 @@ class Plan(BaseModel):
     test_rows: int
     """Rows of the data set that are the central test of every cell, the same for all; at most `data.max_rows`."""
     contenders: Mapping[str, Contender]
-    """By the name of their method."""
+    """By name: that of their method, where they say no other."""
     splits: Mapping[str, Settings]
     """By a name for the table."""
     seeds: tuple[int, ...]

@@ -5,6 +5,7 @@ import io
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from simulations.studies.outcome import Outcome
 from simulations.studies.plan import Plan
@@ -57,10 +58,10 @@ def rows_of(plan: Plan, outcomes: Iterable[Outcome]) -> list[Row]:
     return rows
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """The rows as CSV with a heading; an empty field is a figure that there is not."""
+def as_csv(rows: Sequence[Any], kind: type = Row) -> str:
+    """Rows, dataclasses of one `kind`, as CSV with a heading; an empty field is a figure that there is not."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _field(value) for name, value in asdict(row).items()} for row in rows)
     return text.getvalue()

@@ -9,6 +9,9 @@ from simulations.studies.picture import draw
 from simulations.studies.plan import Plan
 from simulations.studies.results import Row, as_csv, rows_of
 from simulations.studies.summary import summary
+from simulations.studies.traffic import Traffic, traffic_of
+from simulations.studies.traffic_picture import draw_traffic
+from simulations.studies.traffic_words import traffic_summary
 
 TABLE, PICTURE, SUMMARY = "results.csv", "plot.png", "summary.md"
 
@@ -17,7 +20,19 @@ def write_results(plan: Plan, outcomes: Iterable[Outcome], folder: Path) -> list
     """Write all three into `folder` and return the rows of the table; raises RunError where the disk is full."""
     known = list(outcomes)
     rows = rows_of(plan, known)
-    write_atomically(folder / TABLE, as_csv(rows).encode())
-    write_atomically(folder / PICTURE, draw(plan, rows))
-    write_atomically(folder / SUMMARY, summary(plan, rows, known).encode())
+    _write(folder, as_csv(rows), draw(plan, rows), summary(plan, rows, known))
     return rows
+
+
+def write_traffic(plan: Plan, outcomes: Iterable[Outcome], folder: Path, baseline: str) -> list[Traffic]:
+    """The same of a study of traffic."""
+    known = list(outcomes)
+    rows = traffic_of(plan, known, baseline)
+    _write(folder, as_csv(rows, Traffic), draw_traffic(rows, baseline), traffic_summary(plan, rows, known, baseline))
+    return rows
+
+
+def _write(folder: Path, table: str, picture: bytes, reading: str) -> None:
+    write_atomically(folder / TABLE, table.encode())
+    write_atomically(folder / PICTURE, picture)
+    write_atomically(folder / SUMMARY, reading.encode())

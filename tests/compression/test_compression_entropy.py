@@ -13,7 +13,7 @@ from fedtune.compression.ans import WHOLE, model_of
 from fedtune.compression.base import Form
 from fedtune.compression.entropy import Entropy
 from fedtune.compression.plane_code import PlaneCode
-from fedtune.errors import RecipeError
+from fedtune.errors import MalformedMessage, RecipeError
 from fedtune.recipe.compression import CompressionSection
 from tests.compression import reference_stream
 from tests.compression.coded import DENSITIES, MILLION, arrays, coder, decoded, entropy_bytes, stream_of, ternary
@@ -156,6 +156,9 @@ def test_a_tensor_shorter_than_its_form_comes_back_where_the_form_is_open(name):
     assert stage.forms(form)["w"].open
     assert len(sent["w"]) <= stage.forms(form)["w"].shape[0]
     assert torch.equal(stage.decode(sent, form, seed=0)["w"], tensor)
+    half_a_row = stage.encode({"w": torch.zeros(5, dtype=torch.int8)}, seed=0)
+    with pytest.raises(MalformedMessage, match="holds 5 symbols"):
+        stage.decode(half_a_row, form, seed=0)
 
 
 def test_ternary_updates_are_small_after_entropy():

@@ -102,7 +102,8 @@ def test_who_knows_the_checksum_gets_symbols_or_a_refusal(name, symbols, data):
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(9, len(stream) - 1))
         stream[start] = data.draw(st.integers(0, 255))
-    stream = stream[: data.draw(st.integers(9, len(stream)))]
+    if data.draw(st.booleans()):
+        stream = stream[: data.draw(st.integers(9, len(stream)))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Reader, "verify", trust)
         try:
@@ -111,6 +112,38 @@ def test_who_knows_the_checksum_gets_symbols_or_a_refusal(name, symbols, data):
             return
     assert got.shape == symbols.shape
     assert name == "entropy" or set(got.tolist()) <= {-1, 0, 1}
+
+
+def claims(name, stream):
+    """How many symbols a ternary stream says are not zero, and how many -1."""
+    fields = stream[9:].tolist()
+    numbers = []
+    while len(numbers) < 4:
+        numbers.append(sum((byte & 0x7F) << 7 * i for i, byte in enumerate(_until_last(fields))))
+    return tuple(numbers[2:] if name == "entropy" else numbers[1:3])
+
+
+def _until_last(fields):
+    """The bytes of the next integer, taken off the front."""
+    byte = 0x80
+    while byte >= 0x80:
+        byte = fields.pop(0)
+        yield byte
+
+
+@pytest.mark.parametrize(
+    ("name", "symbols"),
+    [(name, symbols) for name, symbols in SYMBOLS.values() if name != "bitmask" and set(symbols) == {-1, 0, 1}],
+)
+def test_symbols_of_any_checksum_are_as_many_as_the_stream_counts(name, symbols, monkeypatch):
+    monkeypatch.setattr(Reader, "verify", trust)
+    stream = stream_of(name, symbols)
+    for bit in range(72, 8 * len(stream)):
+        changed = stream.copy()
+        changed[bit // 8] ^= 1 << bit % 8
+        if not refused(name, changed, len(symbols)):
+            got = decoded(name, changed, len(symbols))
+            assert (np.count_nonzero(got), np.count_nonzero(got < 0)) == claims(name, changed)
 
 
 def header(name, *fields):
@@ -158,6 +191,19 @@ def test_a_hundred_bytes_take_no_memory(name, stream):
     finally:
         tracemalloc.stop()
     assert peak < 500_000
+
+
+def test_an_integer_that_goes_on_is_read_no_further_than_64_bits():
+    with pytest.raises(MalformedMessage, match="does not end"):
+        decoded("entropy", header("entropy", b"\x80" * 30), HUGE)
+
+
+@each
+def test_another_version_is_refused_whatever_the_checksum(name, symbols, monkeypatch):
+    monkeypatch.setattr(Reader, "verify", trust)
+    stream = stream_of(name, symbols)
+    stream[0] += 1
+    assert refused(name, stream, len(symbols))
 
 
 def test_counts_of_no_symbols_are_refused():

@@ -1,6 +1,6 @@
 """Makes the corpus of the decoders anew, of it and a folder: the smallest inputs that reach all that any reached.
 
-    python -m tests.fuzz.minimise FOLDER
+python -m tests.fuzz.minimise FOLDER
 """
 
 import hashlib
