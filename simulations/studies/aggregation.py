@@ -4,9 +4,10 @@ from importlib import resources
 
 from simulations.studies.plan import Contender, Plan, Settings
 
-LORA: Settings = ("adapter.rank=8",)
 RATES = (1e-3, 3e-3, 1e-2)
-"""The learning rates to choose from."""
+"""The learning rates that every method chooses from."""
+MORE_RATES = {"ffa-lora": 3e-2, "fedsvd": 3e-2, "fedsa-lora": 3e-4, "fed-sb": 3e-4}
+"""One more for each method whose best was the first or last of those."""
 
 LORA_METHODS = (
     "fedit",
@@ -23,12 +24,17 @@ LORA_METHODS = (
     "fedsvd",
 )
 
-CONTENDERS = {
-    **{method: Contender(settings=LORA, rates=RATES) for method in LORA_METHODS},
-    "fed-sb": Contender(settings=("adapter.rank=64",), rates=RATES),
-    "ravan": Contender(settings=("adapter.rank=32", "adapter.heads=4"), rates=RATES),
+SHAPES: dict[str, Settings] = {
+    **dict.fromkeys(LORA_METHODS, ("adapter.rank=8",)),
+    "fed-sb": ("adapter.rank=64",),
+    "ravan": ("adapter.rank=32", "adapter.heads=4"),
 }
 """LoRA of rank 8 sends 8·(384 + 384) = 6 144 numbers a matrix; squares of 64² = 4·32² = 4 096 come closest below."""
+
+CONTENDERS = {
+    method: Contender(settings=shape, rates=tuple(sorted({*RATES, MORE_RATES.get(method, RATES[0])})))
+    for method, shape in SHAPES.items()
+}
 
 SPLITS: dict[str, Settings] = {
     "iid": ("data.partition.scheme=iid",),
@@ -38,7 +44,7 @@ SPLITS: dict[str, Settings] = {
 
 
 def full() -> Plan:
-    """Three rates, three splits, three seeds."""
+    """Three or four rates, three splits, three seeds."""
     return Plan(
         form="full",
         base=_base(),
@@ -58,8 +64,7 @@ def quick() -> Plan:
         update={
             "form": "quick",
             "contenders": {
-                name: contender.model_copy(update={"rates": contender.rates[:2]})
-                for name, contender in wanted.contenders.items()
+                name: contender.model_copy(update={"rates": RATES[:2]}) for name, contender in wanted.contenders.items()
             },
             "splits": {name: SPLITS[name] for name in ("iid", "dirichlet-0.5")},
             "seeds": wanted.seeds[:1],
