@@ -49,8 +49,8 @@ CONTENDERS = {
     "fed-sb-r8-fp32": _fed_sb(rank=8),
     "fed-sb-r8-ternary-50": _fed_sb(*_ternary(50), rank=8),
 }
-"""`ternary-5` keeps 5 % with error feedback, `-alone` without it, `-ef21` with the other kind. The smaller ranks are the
-largest that come to a thousandth of the baseline's bytes at their densities."""
+"""`ternary-5` keeps 5 % with error feedback, `-alone` without it, `-ef21` with the other kind. The smaller ranks are
+those that come to a thousandth of the baseline's bytes at their densities."""
 
 
 def full() -> Plan:
