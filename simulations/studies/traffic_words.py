@@ -106,7 +106,7 @@ def _what_ran(plan: Plan, outcomes: Sequence[Outcome], baseline: str) -> str:
     tuned = sum(bool(contender.rates) for contender in plan.contenders.values())
     how = HOW_TO_READ.format(baseline=baseline, target=", ".join(goals) or NOT_KNOWN, scored=scored or NOT_KNOWN)
     return (
-        f"{len(reported)} simulations of {len(plan.contenders)} contenders on {', '.join(plan.splits)}, seeds {seeds}; "
+        f"{len(reported)} simulations of {len(plan.contenders)} contenders on {', '.join(plan.splits)}, seeds {seeds}, "
         f"{plan.test_rows} test rows. The learning rates of {tuned} contenders with no codec are those that were best "
         f"on the clients' held-out rows with seed {plan.tuning_seed}, which is not reported; the rest of their method "
         f"train at the same. {sum(outcome.left_out for outcome in reported)} updates were left out. {how}"
