@@ -1,4 +1,4 @@
-"""Is one method better than another? Differences paired by seed, with an interval that says how sure that is."""
+"""Is one method better than another? Paired differences, with an interval that says how sure that is."""
 
 import math
 import statistics
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from simulations.studies.outcome import Outcome
 
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""Two-sided 95 % quantiles of Student's t by degrees of freedom."""
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
+"""Two-sided 95 % quantiles of Student's t by degrees of freedom; for more than there are, the last is a little wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,9 @@ class Difference:
 
     method: str
     mean: float
-    """Of the differences in accuracy, over seeds."""
+    """Of the differences in accuracy, over pairs of one split and seed."""
     half_width: float | None
-    """Of the 95 % interval around it; None for one seed."""
+    """Of the 95 % interval around it; None for one pair."""
 
     @property
     def is_clear(self) -> bool:
@@ -30,24 +30,27 @@ class Difference:
         """`fed-sb: +3.1 ± 2.0, clear`."""
         points = f"{self.method}: {100 * self.mean:+.1f}"
         if self.half_width is None:
-            return f"{points}, one seed"
+            return f"{points}, one pair"
         verdict = "within the noise" if not self.is_clear else "clearly above" if self.mean > 0 else "clearly below"
         return f"{points} ± {100 * self.half_width:.1f}, {verdict}"
 
 
-def differences(outcomes: Iterable[Outcome], split: str, reference: str, methods: Sequence[str]) -> list[Difference]:
-    """Each other method against `reference`, the best first; over the seeds that both finished."""
-    found = {(o.cell.method, o.cell.seed): o for o in _reported(outcomes, split)}
+def differences(
+    outcomes: Iterable[Outcome], splits: Sequence[str], reference: str, methods: Sequence[str]
+) -> list[Difference]:
+    """Each other method against `reference`, the best first; over the splits and seeds that both finished."""
+    found = {
+        (o.cell.method, o.cell.split, o.cell.seed): o
+        for o in outcomes
+        if o.cell.stage == "report" and o.cell.split in splits and not o.failure
+    }
     made = []
     for method in methods:
-        pairs = [(found[method, s], found[reference, s]) for m, s in found if m == method and (reference, s) in found]
-        if method != reference and pairs:
-            made.append(_difference(method, [_above(one, other) for one, other in pairs]))
+        mine = [(one, found.get((reference, split, seed))) for (m, split, seed), one in found.items() if m == method]
+        gaps = [_above(one, other) for one, other in mine if other is not None]
+        if method != reference and gaps:
+            made.append(_difference(method, gaps))
     return sorted(made, key=lambda difference: -difference.mean)
-
-
-def _reported(outcomes: Iterable[Outcome], split: str) -> list[Outcome]:
-    return [o for o in outcomes if o.cell.stage == "report" and o.cell.split == split and not o.failure]
 
 
 def _above(one: Outcome, other: Outcome) -> float:
@@ -60,6 +63,6 @@ def _above(one: Outcome, other: Outcome) -> float:
 def _difference(method: str, gaps: Sequence[float]) -> Difference:
     half = None
     if len(gaps) > 1:
-        quantile = T95.get(len(gaps) - 1, 1.96)
+        quantile = T95[min(len(gaps) - 1, max(T95))]
         half = quantile * statistics.stdev(gaps) / math.sqrt(len(gaps))
     return Difference(method, statistics.fmean(gaps), half)

@@ -17,8 +17,9 @@ HOW_TO_READ = (
     "clients' own held-out rows."
 )
 HOW_TO_COMPARE = (
-    "Difference in accuracy, paired by seed, in points, with its 95 % interval by Student's t: on the test rows, or on "
-    "the clients' own where there is no global state. An interval that holds zero shows neither gain nor loss."
+    "Difference in accuracy, paired by split and seed, in points, with its 95 % interval by Student's t: on the test "
+    "rows, or on the clients' own where there is no global state. An interval that holds zero shows neither gain nor "
+    "loss. Where there is no difference at all, one interval in twenty leaves zero out by chance."
 )
 
 
@@ -33,7 +34,8 @@ def summary(plan: Plan, rows: Sequence[Row], outcomes: Iterable[Outcome]) -> str
         *_errors(plan, rows),
         f"## Against {REFERENCE}",
         HOW_TO_COMPARE,
-        *(part for split in plan.splits for part in _gains(plan, split, known)),
+        *_gains(plan, "all splits", list(plan.splits), known),
+        *(part for split in plan.splits for part in _gains(plan, split, [split], known)),
         "## Learning rates",
         _edges(plan, rows),
     ]
@@ -73,9 +75,9 @@ def _worst(method: str, rows: Sequence[Row]) -> float | None:
     return max(errors, default=None)
 
 
-def _gains(plan: Plan, split: str, outcomes: Sequence[Outcome]) -> Iterable[str]:
-    found = differences(outcomes, split, REFERENCE, list(plan.contenders))
-    yield f"**{split}**"
+def _gains(plan: Plan, title: str, splits: Sequence[str], outcomes: Sequence[Outcome]) -> Iterable[str]:
+    found = differences(outcomes, splits, REFERENCE, list(plan.contenders))
+    yield f"**{title}**"
     yield "\n".join(f"- {difference.in_words()}" for difference in found) or "- nothing to compare"
 
 

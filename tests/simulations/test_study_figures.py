@@ -108,7 +108,7 @@ def test_differences_are_paired_by_seed_and_over_the_seeds_of_both():
             *(outcome("fedit", seed=s, accuracy=a) for s, a in there.items()),
             outcome("fed-sb", "skewed", accuracy=0.0),
         ],
-        "iid",
+        ["iid"],
         "fedit",
         ["fedit", "fed-sb"],
     )
@@ -119,15 +119,36 @@ def test_differences_are_paired_by_seed_and_over_the_seeds_of_both():
     assert found.is_clear is bool(low > 0)
 
 
+def test_over_several_splits_each_split_and_seed_is_a_pair():
+    accuracies = {
+        ("iid", 1): (0.6, 0.5),
+        ("iid", 2): (0.7, 0.55),
+        ("skewed", 1): (0.4, 0.38),
+        ("skewed", 2): (0.3, 0.2),
+    }
+    outcomes = [
+        outcome(method, split, seed=seed, accuracy=pair[position])
+        for (split, seed), pair in accuracies.items()
+        for position, method in enumerate(("flora", "fedit"))
+    ]
+    (found,) = differences(outcomes, ["iid", "skewed"], "fedit", ["fedit", "flora"])
+    gaps = [one - other for one, other in accuracies.values()]
+    low, high = stats.t.interval(0.95, 3, loc=statistics.fmean(gaps), scale=stats.sem(gaps))
+    assert (found.mean, found.half_width) == (
+        pytest.approx(statistics.fmean(gaps)),
+        pytest.approx((high - low) / 2, 1e-3),
+    )
+
+
 def test_a_method_without_a_global_state_is_compared_on_the_clients_rows():
     (found,) = differences(
         [outcome("fedsa-lora", local_accuracy=0.9), outcome("fedit", accuracy=0.1, local_accuracy=0.6)],
-        "iid",
+        ["iid"],
         "fedit",
         ["fedit", "fedsa-lora"],
     )
     assert found.mean == pytest.approx(0.3)
-    assert found.in_words() == "fedsa-lora: +30.0, one seed"
+    assert found.in_words() == "fedsa-lora: +30.0, one pair"
 
 
 @pytest.mark.parametrize(
@@ -150,5 +171,5 @@ def test_the_summary_names_what_is_exact_what_is_not_and_rates_at_the_edge():
     assert "any round: fedit (3.0e-01)." in text
     assert "does not see the whole product: fedsa-lora." in text
     assert "fed-sb (0.1), fedsa-lora (0.001)." in text
-    assert "- fed-sb: +0.0, one seed" in text
+    assert "- fed-sb: +0.0, one pair" in text
     assert "**skewed**\n\n- nothing to compare" in text
