@@ -16,6 +16,7 @@ from fedtune.aggregation.exact_sum import ExactSum
 from fedtune.aggregation.validate import check_delta
 from fedtune.compression import make_pipeline
 from fedtune.recipe import AggregationSection
+from fedtune.recipe.compression import CompressionSection
 from fedtune.state import digest, shapes_of
 from fedtune.wire import Task, Update, decode, encode
 from server.exchange import Reply
@@ -47,7 +48,8 @@ def main() -> None:
     aggregator = make_aggregator(AggregationSection(), frame)
     aggregator.begin(Global(state), 1)
     expected = Expected(None, shapes_of(state), {})
-    intake = Intake(task, lambda _client, _rank: expected, aggregator, make_pipeline(()), AggregationSection())
+    pipeline = make_pipeline(CompressionSection())
+    intake = Intake(task, lambda _client, _rank: expected, aggregator, pipeline, AggregationSection(), seed=0)
     exact, plain = ExactSum((floats,)), torch.zeros(floats, dtype=torch.float64)
 
     def add_plain(_: int) -> None:

@@ -12,6 +12,7 @@ from fedtune.aggregation import Global, make_aggregator
 from fedtune.compression import make_pipeline
 from fedtune.errors import WrongRank
 from fedtune.recipe import AggregationSection
+from fedtune.recipe.compression import CompressionSection
 from fedtune.state import digest, shapes_of
 from fedtune.wire import Refusal, Task, Update, encode
 from server.exchange import Reply
@@ -27,7 +28,7 @@ TASK = Task("train", "run-id", 5, {}, "ab", "cd", digest(STATE), STATE)
 def make_intake():
     aggregator = make_aggregator(SECTION, frame_for(STATE))
     aggregator.begin(Global(STATE), 5)
-    return Intake(TASK, expect, aggregator, make_pipeline(()), SECTION), aggregator
+    return Intake(TASK, expect, aggregator, make_pipeline(CompressionSection()), SECTION, seed=0), aggregator
 
 
 def expect(_client, claimed):
