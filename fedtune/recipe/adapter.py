@@ -10,7 +10,7 @@ AdapterKind = Literal["lora", "square", "ravan", "peft"]
 AdapterForm = Literal["lora", "ffa", "square", "ravan", "peft"]
 """What aggregation tells apart: `ffa` is `lora` with a frozen A."""
 ModuleName = Annotated[str, StringConstraints(min_length=1)]
-Initialisation = Literal["weights", "random", "public-gradient", "private-gradient", "kaiming"]
+Initialisation = Literal["weights", "random", "public-gradient", "private-gradient", "dp-gradient", "kaiming"]
 
 
 class AdapterSection(Section):
