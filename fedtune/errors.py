@@ -17,6 +17,7 @@ FedtuneError
 │   ├── WrongRank          a rank that the client was not given, or that its tensors do not have
 │   └── WeightOutOfRange   a claimed number of examples that cannot be true
 ├── PrivacyError           a mix or step that would break a stated privacy guarantee
+│   └── LedgerBroken       a privacy ledger was changed, cut short, rolled back or forked
 ├── TransportError         the other side cannot be reached, or refuses who is asking
 │   └── EnrolmentError     a certificate is missing, expired, foreign or revoked
 └── RunError               a run cannot start, go on or be read from its folder
@@ -97,6 +98,10 @@ class WeightOutOfRange(ProtocolError):
 
 class PrivacyError(FedtuneError):
     """A mix or a step that would break a stated privacy guarantee."""
+
+
+class LedgerBroken(PrivacyError):
+    """A privacy ledger was changed, cut short, rolled back or forked, or tells a story that cannot be."""
 
 
 class TransportError(FedtuneError):

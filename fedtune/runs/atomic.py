@@ -32,8 +32,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise RunError(f"{path} cannot be written: {cause}") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, durably.
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Replace `path` by `content`, durably; `private` makes it readable by its owner alone.
 
     Guarantees: whoever reads `path` sees the old content or the new, never a mixture, also after a power failure;
     when this raises RunError (a full disk, …), the old content is still there.
@@ -41,7 +41,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(TEMPORARY_PREFIX + path.name)
     with storage_errors(path):
         try:
-            write_durably(temporary, content)
+            write_durably(temporary, content, private=private)
             os.replace(temporary, path)
         except OSError:
             with suppress(OSError):
@@ -50,12 +50,36 @@ def write_atomically(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a new file and wait until it is on the disk; raises OSError. The name needs `sync_folder` to last."""
-    with path.open("wb") as file:
+    with open(path, "wb", opener=_for_its_owner if private else None) as file:
+        if private:  # the name may have been there, with other rights
+            os.fchmod(file.fileno(), 0o600)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def append_durably(path: Path, line: bytes, *, private: bool = False) -> None:
+    """Add `line` at the end of a file, all of it or nothing, and wait until it is on the disk; raises OSError."""
+    is_new = not path.exists()
+    with open(path, "ab", buffering=0, opener=_for_its_owner if private else None) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            written = file.write(line)
+            # A write to a nearly full disk takes what fits and fails only at the next one.
+            while written < len(line):
+                written += file.write(line[written:])
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
+    if is_new:
+        sync_folder(path.parent)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,13 +2,12 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fedtune.errors import RunError
-from fedtune.runs.atomic import storage_errors, sync_folder, write_atomically
+from fedtune.runs.atomic import append_durably, storage_errors, write_atomically
 from fedtune.runs.record import RoundRecord
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class RoundJournal:
             raise RunError(f"{self.path} already holds round {last}, so round {record.round} cannot be added to it")
         line = record.model_dump_json().encode() + b"\n"
         with storage_errors(self.path):
-            _append_durably(self.path, line)
+            append_durably(self.path, line)
         self._last = record.round
 
     def last_round(self) -> int:
@@ -78,23 +77,6 @@ class RoundJournal:
             return b""
         except OSError as error:
             raise RunError(f"{self.path} cannot be read: {error.strerror}") from error
-
-
-def _append_durably(path: Path, line: bytes) -> None:
-    is_new = not path.exists()
-    with path.open("ab", buffering=0) as file:
-        before = file.seek(0, os.SEEK_END)
-        try:
-            written = file.write(line)
-            # A write to a nearly full disk takes what fits and fails only at the next one.
-            while written < len(line):
-                written += file.write(line[written:])
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(before)
-            raise
-    if is_new:
-        sync_folder(path.parent)
 
 
 def _parse(content: bytes, path: Path) -> tuple[tuple[RoundRecord, ...], int]:
