@@ -107,7 +107,8 @@ class Engine:
         rounds = TrainingRound(
             self._setting.recipe, self._exchange, self._tasks(), self._listener, self._frame, self._download
         )
-        outcome = rounds.run(position.round + 1, replace(position.world, clients=len(names)), names)
+        draw = rounds.draw(position.round + 1, names)
+        outcome = rounds.run(position.round + 1, replace(position.world, clients=len(names)), draw)
         return self._close(position, outcome, started)
 
     def _close(self, before: Position, outcome: RoundOutcome, started: float) -> Position:

@@ -16,7 +16,7 @@ from server.exchange import Exchange
 from server.expected import Expectation
 from server.intake import Intake
 from server.listener import Listener
-from server.select import select, wanted
+from server.select import Draw, draw_by_seed
 from server.tasking import Tasking
 
 
@@ -54,11 +54,13 @@ class TrainingRound:
         scheme, lossless = recipe.aggregation.scheme, self._pipeline.lossless
         self._feedback = feedback_of(recipe.compression, scheme, lossless=lossless)
 
-    def run(self, round_: int, world: Global, names: list[str]) -> RoundOutcome:
-        """One round from `world` over the connected clients `names`."""
+    def draw(self, round_: int, names: list[str]) -> Draw:
+        """Whom the round will ask among the connected clients `names`; nothing is sent yet."""
+        return draw_by_seed(self._recipe.federation, names, seed=self._recipe.run.seed, round_=round_)
+
+    def run(self, round_: int, world: Global, draw: Draw) -> RoundOutcome:
+        """One round from `world` with the clients of `draw`."""
         section = self._recipe.federation
-        chosen = select(section, names, seed=self._recipe.run.seed, round_=round_)
-        enough = wanted(section, len(names))
         task = self._tasking.task("train", round_, world)
         aggregator = make_aggregator(self._recipe.aggregation, self._frame)
         aggregator.begin(world, round_)
@@ -73,12 +75,12 @@ class TrainingRound:
             seed=self._recipe.run.seed,
             copies=copies,
         )
-        self._listener.asked(round_, len(chosen), "train")
+        self._listener.asked(round_, len(draw.clients), "train")
         deadline = time.monotonic() + section.deadline_s
-        records = self._ask(intake, self._tasking.payloads(task, chosen), round_, deadline, enough)
+        records = self._ask(intake, self._tasking.payloads(task, list(draw.clients)), round_, deadline, draw.enough)
         lacking = [r.client for r in records.values() if r.outcome == "needs-factors"]
         if lacking:
-            again = self._ask(intake, self._tasking.payloads(task, lacking), round_, deadline, enough)
+            again = self._ask(intake, self._tasking.payloads(task, lacking), round_, deadline, draw.enough)
             records |= {client: _with_traffic_of(records[client], record) for client, record in again.items()}
         good = intake.accepted >= section.min_replies
         return RoundOutcome(
@@ -95,7 +97,7 @@ class TrainingRound:
         return copies.after(after) if copies else after
 
     def _ask(
-        self, intake: Intake, payloads: dict[str, bytes], round_: int, deadline: float, enough: int
+        self, intake: Intake, payloads: dict[str, bytes], round_: int, deadline: float, enough: int | None
     ) -> dict[str, ClientRecord]:
         records: dict[str, ClientRecord] = {}
         replies = self._exchange.ask(
@@ -106,7 +108,7 @@ class TrainingRound:
             records[reply.client] = record
             self._tasking.heard(reply.client, record.outcome, record.rank)
             self._listener.replied(record, "train")
-            if intake.accepted >= enough and len(records) < len(payloads):
+            if enough is not None and intake.accepted >= enough and len(records) < len(payloads):
                 replies.close()
                 return records | _left_out(payloads, records)
         return records
