@@ -32,6 +32,7 @@ SUMMARIES: Mapping[str, Mapping[str, str]] = {
     },
     "Results": {
         "report": "Write a run's page: curves, clients, bytes, times",
+        "ledger": "Check what a run spent of whose privacy",
         "export": "Write a run's adapter for PEFT, or merged into its model",
         "compress": "Make an adapter tens of times smaller, and plain again",
         "merge": "Compose several adapters of one model into one",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from fedtune.errors import MalformedMessage
 from fedtune.wire.envelope import MAX_MESSAGE_BYTES, Envelope, pack, unpack
 from fedtune.wire.headers import EvaluationHeader, RefusalHeader, TaskHeader, UpdateHeader
+from fedtune.wire.links import LINKS, ledger_header, ledger_tensors, read_offer
 from fedtune.wire.messages import Evaluation, Message, Refusal, Task, Update
 
 _STATE, _SHARED, _SHIFT, _CONTROL, _STEP = "state/", "shared/", "shift/", "control/", "step/"
@@ -48,8 +49,10 @@ def _encode_task(task: Task) -> bytes:
         chain=task.chain,
         chain_rounds=task.chain_rounds,
         feedback_round=task.feedback_round,
+        ledger=ledger_header(task.ledger),
     )
-    tensors = _prefixed(_STATE, task.state) | _prefixed(_SHARED, task.shared)
+    tensors = ledger_tensors(task.ledger)
+    tensors |= _prefixed(_STATE, task.state) | _prefixed(_SHARED, task.shared)
     tensors |= _prefixed(_SHIFT, task.shift) | _prefixed(_CONTROL, task.control)
     for number, step in enumerate(task.steps):
         tensors |= _prefixed(f"{_STEP}{number}/", step)
@@ -58,14 +61,16 @@ def _encode_task(task: Task) -> bytes:
 
 def _decode_task(envelope: Envelope) -> Task:
     header = TaskHeader.model_validate_json(envelope.header)
+    offer = read_offer(header.ledger, envelope.tensors)
     parts = {prefix: _unprefixed(prefix, envelope.tensors) for prefix in (_STATE, _SHARED, _SHIFT, _CONTROL)}
     steps = tuple(_unprefixed(f"{_STEP}{number}/", envelope.tensors) for number in range(len(header.chain_rounds)))
-    if sum(map(len, (*parts.values(), *steps))) != len(envelope.tensors):
+    links = int(LINKS in envelope.tensors and offer is not None)
+    if links + sum(map(len, (*parts.values(), *steps))) != len(envelope.tensors):
         raise MalformedMessage("the task message holds tensors that are no part of a task")
     if len(header.chain) != (len(steps) + 1 if steps else 0):
         raise MalformedMessage("the task message has a chain of states that does not fit its steps")
     return Task(
-        **_fields(header),
+        **{**_fields(header), "ledger": offer},
         state=parts[_STATE],
         shared=parts[_SHARED],
         shift=parts[_SHIFT],

@@ -1,9 +1,10 @@
 """The JSON headers of the messages: strict, bounded, no unknown keys, no NaN."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
 
+from fedtune.audit.ledger.head import Head
 from fedtune.wire.messages import TaskKind
 
 Name = Annotated[str, StringConstraints(max_length=256)]
@@ -31,6 +32,17 @@ class _Header(BaseModel):
     round: Count
 
 
+class LedgerHeader(BaseModel):
+    """Of an `Offer`; the links are a tensor of bytes beside it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    format: Literal[1] = 1
+    """Of what is hashed and signed (`fedtune.audit.ledger.digests`)."""
+    head: Head
+    since: Annotated[int, Field(ge=-1, le=2**53)]
+
+
 class TaskHeader(_Header):
     """Header of a `Task`."""
 
@@ -47,6 +59,7 @@ class TaskHeader(_Header):
     chain: Annotated[tuple[HexDigest, ...], Field(max_length=256)] = ()
     chain_rounds: Annotated[tuple[Count, ...], Field(max_length=256)] = ()
     feedback_round: Count = 0
+    ledger: LedgerHeader | None = None
 
 
 class _ReplyHeader(_Header):

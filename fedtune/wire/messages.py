@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from fedtune.audit.ledger.head import Offer
 from fedtune.state import State
 
 TaskKind = Literal["train", "evaluate", "gradient"]
@@ -51,6 +52,8 @@ class Task:
     """The encoded steps."""
     feedback_round: int = 0
     """EF21: the round of the client's last update that counted; 0 for none."""
+    ledger: Offer | None = None
+    """The head of the run's privacy ledger, and what leads to it; None where the run keeps none."""
 
 
 @dataclass(frozen=True, slots=True)

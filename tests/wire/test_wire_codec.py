@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedtune.audit.ledger import Head, Offer
 from fedtune.errors import MalformedMessage, OversizeMessage, ProtocolError
 from fedtune.wire import Evaluation, Refusal, Task, Update, decode, encode
 from fedtune.wire.envelope import OVERHEAD_BYTES, pack, unpack
@@ -43,6 +44,15 @@ updates = st.builds(
     rank=ranks,
     control=states,
 )
+digests = st.binary(min_size=32, max_size=32)
+heads = st.builds(
+    Head,
+    public_key=digests.map(bytes.hex),
+    seq=counts,
+    hash=digests.map(bytes.hex),
+    signature=st.binary(min_size=64, max_size=64).map(bytes.hex),
+)
+offers = st.builds(Offer, head=heads, since=st.integers(-1, 2**53), links=st.lists(digests, max_size=4).map(tuple))
 tasks = st.builds(
     Task,
     kind=st.sampled_from(["train", "evaluate", "gradient"]),
@@ -61,6 +71,7 @@ tasks = st.builds(
     shift_from=hexes,
     shift_key=hexes,
     control=states,
+    ledger=st.none() | offers,
 )
 evaluations = st.builds(
     Evaluation,
@@ -186,3 +197,60 @@ def test_what_was_measured_does_not_change_the_length(one, other):
         return len(encode(update)), len(encode(Evaluation("r", 1, "c", "ab", 3, loss, abs(seconds))))
 
     assert sizes(*one) == sizes(*other)
+
+
+@given(offers)
+def test_what_a_ledger_costs_in_a_task_is_its_head_and_32_bytes_an_entry(offer):
+    bare = encode(a_task())
+    with_head = encode(a_task(Offer(head=offer.head, since=offer.since)))
+    assert len(with_head) - len(bare) <= 400
+    assert encode(a_task()) == bare, "a task without a ledger is what it was before there were any"
+    links = len(encode(a_task(offer))) - len(with_head)
+    assert links <= 32 * len(offer.links) + 96
+
+
+def a_task(ledger=None):
+    return Task("train", "r", 1, {}, "", "", "", {}, ledger=ledger)
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        torch.zeros(2, 31, dtype=torch.uint8),
+        torch.zeros(2, 32),
+        torch.zeros(64, dtype=torch.uint8),
+        torch.zeros(0, 32, dtype=torch.uint8),
+    ],
+)
+def test_links_of_another_shape_or_type_are_refused(links):
+    header = unpack(encode(a_task(an_offer()))).header
+    with pytest.raises(MalformedMessage, match="links of a ledger"):
+        decode(pack("task", header, {"ledger/links": links}))
+
+
+def test_links_without_a_head_are_refused():
+    header = unpack(encode(a_task())).header
+    with pytest.raises(MalformedMessage, match="no part of a task"):
+        decode(pack("task", header, {"ledger/links": torch.zeros(1, 32, dtype=torch.uint8)}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("public_key", "AB" * 32), ("hash", "ab"), ("signature", "ab" * 65), ("seq", -1), ("seq", True), ("more", 1)],
+)
+def test_a_head_is_exactly_what_it_must_be(field, value):
+    header = json.loads(unpack(encode(a_task(an_offer()))).header)
+    header["ledger"]["head"][field] = value
+    with pytest.raises(MalformedMessage, match="ledger"):
+        decode(pack("task", json.dumps(header).encode(), {}))
+
+
+def test_a_ledger_of_another_format_is_refused():
+    header = json.loads(unpack(encode(a_task(an_offer()))).header)
+    header["ledger"]["format"] = 2
+    with pytest.raises(MalformedMessage, match="format"):
+        decode(pack("task", json.dumps(header).encode(), {}))
+
+
+def an_offer():
+    return Offer(head=Head(public_key="ab" * 32, seq=1, hash="cd" * 32, signature="ef" * 64), since=1)
