@@ -18,7 +18,7 @@ from fedtune.errors import PrivacyError
 
 RATES = (0.1, 0.03, 0.01, 0.003, 0.001)
 """Rates of false alarms that `cosine_bound` tries; fixed beforehand, each paid for."""
-_LARGEST = 200.0
+_LARGEST = 600.0
 
 
 def null_threshold(dimension: int, rate: float) -> float:

@@ -30,7 +30,7 @@ def gaussian(mu: float) -> Tradeoff:
     def f(x: float) -> float:
         if x <= 0 or x >= 1:
             return 1.0 if x <= 0 else 0.0
-        return _NORMAL.cdf(_NORMAL.inv_cdf(1 - x) - mu)
+        return _cdf(-_NORMAL.inv_cdf(x) - mu)
 
     return f
 
@@ -56,7 +56,7 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
     """δ(ε) of a Gaussian mechanism (arXiv 1805.06530, theorem 8)."""
     if mu <= 0:
         return 0.0
-    return _NORMAL.cdf(-epsilon / mu + mu / 2) - math.exp(epsilon) * _NORMAL.cdf(-epsilon / mu - mu / 2)
+    return _cdf(-epsilon / mu + mu / 2) - math.exp(epsilon) * _cdf(-epsilon / mu - mu / 2)
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
@@ -67,3 +67,8 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     while gaussian_delta(mu, high) > delta:
         high *= 2
     return float(brentq(lambda epsilon: gaussian_delta(mu, epsilon) - delta, 0.0, high, xtol=1e-10))
+
+
+def _cdf(x: float) -> float:
+    """The normal distribution function, to full relative precision in its lower tail, which e^ε magnifies."""
+    return math.erfc(-x / math.sqrt(2)) / 2
