@@ -32,7 +32,9 @@ class Intake:
         *,
         seed: int,
         copies: Copies | None = None,
+        withheld: bool = False,
     ) -> None:
+        """`withheld`: under privacy nothing counts that a client says of its rows beside its update."""
         self._task = task
         self._expected = expected
         self._aggregator = aggregator
@@ -40,6 +42,7 @@ class Intake:
         self._section = section
         self._seed = seed
         self._copies = copies
+        self._withheld = withheld
         self._seen: set[str] = set()
         self._loss_sum = 0.0
         self._loss_weight = 0.0
@@ -47,7 +50,7 @@ class Intake:
 
     @property
     def train_loss(self) -> float | None:
-        """The accepted clients' mean training loss, weighted as their updates."""
+        """The accepted clients' mean training loss, weighted as their updates; None where they withhold it."""
         return self._loss_sum / self._loss_weight if self._loss_weight else None
 
     def take(self, reply: Reply, *, bytes_down: int) -> ClientRecord:
@@ -96,15 +99,16 @@ class Intake:
     def _count(self, reply: Reply, bytes_down: int, message: Update, weight: float) -> ClientRecord:
         self._seen.add(reply.client)
         self.accepted += 1
-        loss = message.metrics.get("loss")
+        metrics = {} if self._withheld else message.metrics
+        loss = metrics.get("loss")
         if loss is not None:
             self._loss_sum += weight * loss
             self._loss_weight += weight
-        seconds = message.metrics.get("seconds", reply.seconds)
+        seconds = metrics.get("seconds", reply.seconds)
         return ClientRecord(
             client=reply.client,
             outcome="ok",
-            examples=message.examples,
+            examples=0 if self._withheld else message.examples,
             loss=loss,
             seconds=seconds,
             bytes_down=bytes_down,

@@ -16,6 +16,7 @@ from server.exchange import Exchange
 from server.expected import Expectation
 from server.intake import Intake
 from server.listener import Listener
+from server.private import ClientPrivacy
 from server.select import Draw, draw_by_seed
 from server.tasking import Tasking
 
@@ -28,6 +29,7 @@ class RoundOutcome:
     """What the next round starts from; what this one did where too few replied."""
     aggregated: bool
     clients: tuple[ClientRecord, ...]
+    """The asked ones; none under noise at the coordinator, where who was drawn stays a secret."""
     train_loss: float | None
     product_error: float | None = None
 
@@ -43,8 +45,11 @@ class TrainingRound:
         listener: Listener,
         frame: Frame,
         download: Download,
+        private: ClientPrivacy | None = None,
     ) -> None:
+        """`private`: the coordinator's mechanism of client-level privacy, the same one for all rounds of a run."""
         self._recipe = recipe
+        self._private = private
         self._frame = frame
         self._exchange = exchange
         self._tasking = tasking
@@ -55,14 +60,19 @@ class TrainingRound:
         self._feedback = feedback_of(recipe.compression, scheme, lossless=lossless)
 
     def draw(self, round_: int, names: list[str]) -> Draw:
-        """Whom the round will ask among the connected clients `names`; nothing is sent yet."""
+        """Whom the round will ask among the connected clients `names`; nothing is sent yet.
+
+        Raises PrivacyError where client-level privacy does not let the round take place.
+        """
+        if self._private:
+            return self._private.draw(names)
         return draw_by_seed(self._recipe.federation, names, seed=self._recipe.run.seed, round_=round_)
 
     def run(self, round_: int, world: Global, draw: Draw) -> RoundOutcome:
         """One round from `world` with the clients of `draw`."""
         section = self._recipe.federation
         task = self._tasking.task("train", round_, world)
-        aggregator = make_aggregator(self._recipe.aggregation, self._frame)
+        aggregator = self._aggregator(draw)
         aggregator.begin(world, round_)
         expect = Expectation(self._recipe, self._frame, self._tasking, round_)
         copies = Copies(world) if self._feedback == "ef21" else None
@@ -74,6 +84,7 @@ class TrainingRound:
             self._recipe.aggregation,
             seed=self._recipe.run.seed,
             copies=copies,
+            withheld=self._recipe.privacy.unit != "none",
         )
         self._listener.asked(round_, len(draw.clients), "train")
         deadline = time.monotonic() + section.deadline_s
@@ -82,14 +93,20 @@ class TrainingRound:
         if lacking:
             again = self._ask(intake, self._tasking.payloads(task, lacking), round_, deadline, draw.enough)
             records |= {client: _with_traffic_of(records[client], record) for client, record in again.items()}
-        good = intake.accepted >= section.min_replies
+        # With noise at the coordinator a round of nobody is released too: whether one counts would say who was in it.
+        good = bool(self._private) or intake.accepted >= section.min_replies
         return RoundOutcome(
             world=self._next(world, aggregator, copies, round_) if good else world,
             aggregated=good,
-            clients=tuple(records[client] for client in sorted(records)),
+            clients=() if self._private else tuple(records[client] for client in sorted(records)),
             train_loss=intake.train_loss,
             product_error=aggregator.error if good and isinstance(aggregator, Diagnosed) else None,
         )
+
+    def _aggregator(self, draw: Draw) -> Aggregator:
+        if self._private:
+            return self._private.aggregator(draw)
+        return make_aggregator(self._recipe.aggregation, self._frame)
 
     def _next(self, world: Global, aggregator: Aggregator, copies: Copies | None, round_: int) -> Global:
         """What the next round starts from, as far as clients are told of it."""
