@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from flwr.serverapp import Grid
 
@@ -25,6 +26,8 @@ from server.evaluate import score_centrally, score_federated
 from server.exchange import Exchange
 from server.listener import Listener
 from server.position import Position, find, keep
+from server.private import ClientPrivacy, client_privacy
+from server.private_past import Past, read_past
 from server.roster import Roster
 from server.round import RoundOutcome, TrainingRound
 from server.select import select_evaluators
@@ -59,6 +62,7 @@ class Engine:
         self._frame = frame_of(setting.home.attached, setting.recipe.adapter)
         self._download = Download(setting.recipe)
         self._sinks = RoundSinks(())
+        self._private: ClientPrivacy | None = None
 
     def run(self) -> Position:
         """Run what is left of the recipe's rounds and return where the run ended."""
@@ -88,6 +92,7 @@ class Engine:
         bare = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
         first_state(setting.recipe, setting.home, self._exchange, bare, names, self._listener)
         self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
+        self._private = client_privacy(setting.recipe, self._frame, Past)
         world = first_world(setting.recipe, setting.home.attached.read())
         attached = setting.home.attached
         shared = attached.shared() if attached.shared_origin == "broadcast" else {}
@@ -99,13 +104,20 @@ class Engine:
         if position.shared:
             setting.home.attached.load_shared(position.shared)
         self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
+        self._private = client_privacy(setting.recipe, self._frame, partial(read_past, setting.folder.path))
         self._listener.noted(f"going on after round {position.round} of {setting.recipe.federation.rounds}")
 
     def _advance(self, position: Position) -> Position:
         started = time.monotonic()
         names = self._wait_for(self._setting.recipe.federation.min_replies)
         rounds = TrainingRound(
-            self._setting.recipe, self._exchange, self._tasks(), self._listener, self._frame, self._download
+            self._setting.recipe,
+            self._exchange,
+            self._tasks(),
+            self._listener,
+            self._frame,
+            self._download,
+            self._private,
         )
         draw = rounds.draw(position.round + 1, names)
         outcome = rounds.run(position.round + 1, replace(position.world, clients=len(names)), draw)

@@ -1,8 +1,7 @@
 """Client-level privacy at the coordinator: who is drawn, and how a round's sum is released, as the plan says."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from fedtune.aggregation import Aggregator, Frame
@@ -16,17 +15,12 @@ from fedtune.privacy.plan import Plan, plan_of, separated_participations
 from fedtune.privacy.rows import PoissonRows
 from fedtune.recipe import Recipe
 from fedtune.state import Shapes, State
+from server.private_past import Past
 from server.private_turns import Turns
 from server.select import Draw
 
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What books tell of the rounds so far, the aborted ones included."""
-
-    drawn: Sequence[Collection[str]] = ()
-    """Who was asked, row after row, by what `known_as` makes of their names."""
-    known_as: Callable[[str], str] = str
+Remembers = Callable[[], Past]
+"""Tells of the rounds so far; asked by a mechanism that depends on them alone."""
 
 
 class Mechanism(ABC):
@@ -49,7 +43,7 @@ class Mechanism(ABC):
 class Sampled(Mechanism):
     """Independent draws of clients, independent noise; both from cryptographic generators."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, source: NoiseSource, _: Past) -> None:
+    def __init__(self, recipe: Recipe, plan: Plan, source: NoiseSource, _: Remembers) -> None:
         self.rate: float = plan.sampling_rate
         self.divisor = plan.sampling_rate * recipe.privacy.population
         self._sigma = plan.noise_multiplier
@@ -72,8 +66,8 @@ class Separated(Mechanism):
     population/clients_per_round rounds, which is never less than the separation that the plan counts on.
     """
 
-    def __init__(self, recipe: Recipe, plan: Plan, source: NoiseSource, past: Past) -> None:
-        asked = recipe.federation.clients_per_round
+    def __init__(self, recipe: Recipe, plan: Plan, source: NoiseSource, remembers: Remembers) -> None:
+        asked, past = recipe.federation.clients_per_round, remembers()
         self.divisor = float(asked)
         self._turns = Turns(
             period=max(plan.bands, recipe.privacy.population // asked),
@@ -106,12 +100,12 @@ class ClientPrivacy:
     were drawn for it, and once.
     """
 
-    def __init__(self, recipe: Recipe, plan: Plan, frame: Frame, *, past: Past, source: NoiseSource) -> None:
+    def __init__(self, recipe: Recipe, plan: Plan, frame: Frame, remembers: Remembers, source: NoiseSource) -> None:
         self._recipe = recipe
         self._plan = plan
         self._frame = frame
         self._source = source
-        self._mechanism: Mechanism = MECHANISMS[plan.sampler](recipe, plan, source, past)
+        self._mechanism: Mechanism = MECHANISMS[plan.sampler](recipe, plan, source, remembers)
         self._pending: Draw | None = None
 
     def draw(self, names: Sequence[str]) -> Draw:
@@ -150,13 +144,13 @@ class ClientPrivacy:
 
 
 def client_privacy(
-    recipe: Recipe, frame: Frame, *, past: Past | None = None, source: NoiseSource | None = None
+    recipe: Recipe, frame: Frame, remembers: Remembers, *, source: NoiseSource | None = None
 ) -> ClientPrivacy | None:
     """The coordinator's part of `recipe`'s privacy; None where it adds no noise itself.
 
-    Raises PrivacyError where the noise is open (`calibrated` settles it).
+    Raises PrivacyError where the noise is open (`calibrated` settles it), LedgerBroken where the past is not known.
     """
     plan = plan_of(recipe)
     if plan is None or plan.trust != "coordinator":
         return None
-    return ClientPrivacy(recipe, plan, frame, past=past or Past(), source=source or SecureNoise())
+    return ClientPrivacy(recipe, plan, frame, remembers, source or SecureNoise())
