@@ -85,9 +85,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
     values: dict[str, Any] = {}
     for path in leaf_keys():
         field = field_at(path)
-        if field is not None and path not in COUPLED and draw(st.booleans()):
+        if field is not None and path not in COUPLED and path[0] != "privacy" and draw(st.booleans()):
             _put(values, path, draw(PATTERNED.get(path, values_of(field))))
-    for path, value in draw(coupled_keys()).items():
+    for path, value in (draw(coupled_keys()) | draw(promises())).items():
         _put(values, path, value)
     recipe = Recipe.model_validate(values)
     assume(not broken_rules(recipe))
@@ -128,6 +128,48 @@ def coupled_keys(draw: st.DrawFn) -> dict[Path, Any]:
             st.sampled_from([(), ("bf16",), ("rotate", "int8", "entropy"), ("ternary", "rice")])
         ),
     }
+
+
+@st.composite
+def promises(draw: st.DrawFn) -> dict[Path, Any]:
+    """The keys of `[privacy]`, and what follows from them elsewhere; mostly none."""
+    unit = draw(st.sampled_from(["none", "none", "none", "example", "client", "local"]))
+    if unit == "none":
+        return {}
+    amount = draw(st.sampled_from(["epsilon", "noise_multiplier"]))
+    keys: dict[Path, Any] = {
+        ("privacy", "unit"): "example" if unit == "example" else "client",
+        ("privacy", "delta"): draw(st.sampled_from([1e-5, 1e-9])),
+        ("privacy", "clip"): draw(st.floats(0.01, 10)),
+        ("privacy", amount): draw(st.floats(0.5, 8)),
+        ("aggregation", "weights"): "uniform",
+        ("training", "scaffold"): False,
+        ("federation", "early_stop"): 0,
+        ("federation", "evaluate_clients"): 0,
+    }
+    if unit == "example":
+        return keys | {
+            ("privacy", "sampling_rate"): draw(st.floats(0.001, 1)),
+            ("privacy", "clipping"): draw(st.sampled_from(["flat", "per-layer", "automatic"])),
+            ("training", "epochs"): 1,
+            ("training", "steps"): draw(st.integers(1, 9)),
+            ("training", "max_grad_norm"): None,
+            ("training", "compile"): False,
+            ("training", "gradient_checkpointing"): False,
+        }
+    keys |= {
+        ("federation", "over_select"): 0.0,
+        ("federation", "min_replies"): 1,
+        ("federation", "clients_per_round"): 0,
+        ("federation", "ranks"): (),
+        ("aggregation", "rule"): "mean",
+        ("aggregation", "before_rule"): (),
+        ("aggregation", "diagnose"): False,
+        ("compression", "feedback"): "auto",
+    }
+    if unit == "local":
+        return keys | {("privacy", "noise"): "client"}
+    return keys | {("privacy", "population"): draw(st.integers(1, 9999)), ("privacy", "sampling_rate"): 0.5}
 
 
 STARTS = {

@@ -40,7 +40,7 @@ class AdapterSection(Section):
     init: Initialisation = "weights"
     """`weights`: SVD of the base weight. `random`: seeded. `kaiming`: LoRA's own, B=0, and the default of `lora`.
     `public-gradient`: SVD of the gradient on a public set. `private-gradient`: the published LoRA-SB start, from the
-    clients' own rows; refused under privacy."""
+    clients' own rows; refused under privacy. `dp-gradient`: the same with rows clipped and noise, from the budget."""
     seed: int = Field(0, ge=0)
     """The seed of `random` and `kaiming`: the same on every client, eight bytes instead of the factors."""
     head: bool = True

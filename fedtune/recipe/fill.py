@@ -17,6 +17,9 @@ CONSEQUENCES: tuple[tuple[Path, Any, Path, Any], ...] = (
     (("training", "scaffold"), True, ("training", "optimizer"), "sgd"),
     (("training", "scaffold"), True, ("training", "max_grad_norm"), "none"),
     (("model", "task"), "causal-lm", ("adapter", "head"), False),
+    (("privacy", "unit"), "example", ("aggregation", "weights"), "uniform"),
+    (("privacy", "unit"), "client", ("aggregation", "weights"), "uniform"),
+    (("privacy", "unit"), "example", ("training", "max_grad_norm"), "none"),
 )
 """Where the first key has the first value and the second key is open, the second key has the second value."""
 

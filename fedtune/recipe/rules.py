@@ -12,52 +12,20 @@ from fedtune.recipe.problems import Problem
 from fedtune.recipe.recipe import Recipe
 from fedtune.recipe.rule import Rule, check, into
 from fedtune.recipe.rules_aggregation import AGGREGATION_RULES
+from fedtune.recipe.rules_client import CLIENT_RULES
 from fedtune.recipe.rules_compression import COMPRESSION_RULES
+from fedtune.recipe.rules_example import EXAMPLE_RULES
+from fedtune.recipe.rules_privacy import PRIVACY_RULES
 
 RULES: list[Rule] = []
-"""The rules of this file, in its order; those about aggregation have a file of their own."""
+"""The rules of this file, in its order; those about aggregation, compression and privacy have files of their own."""
 
 refuses = into(RULES)
 
 
 def broken_rules(recipe: Recipe) -> list[Problem]:
     """The rules that `recipe` breaks, each with its sentence."""
-    return check([*RULES, *AGGREGATION_RULES, *COMPRESSION_RULES], recipe)
-
-
-# Privacy
-
-
-@refuses("privacy.unit")
-def _no_private_training_yet(r: Recipe) -> str | None:
-    if r.privacy.unit == "none":
-        return None
-    return (
-        f'privacy.unit = "{r.privacy.unit}" is not carried out by this version: it would train without clipping and '
-        'noise under a promise that it does not keep; set privacy.unit = "none" and promise nothing, or wait for a '
-        "version with differentially private training"
-    )
-
-
-@refuses("adapter.init", "privacy.unit")
-def _private_gradient_under_privacy(r: Recipe) -> str | None:
-    if r.adapter.init != "private-gradient" or r.privacy.unit == "none":
-        return None
-    return (
-        'adapter.init = "private-gradient" reads private rows outside the privacy accountant, so no ε would cover the '
-        'released adapter; set adapter.init to "weights" or "random", which read no data, or to "public-gradient" '
-        "with a public adapter.init_source"
-    )
-
-
-@refuses("aggregation.weights", "privacy.unit")
-def _example_counts_under_client_privacy(r: Recipe) -> str | None:
-    if r.aggregation.weights == "uniform" or r.privacy.unit != "client":
-        return None
-    return (
-        f'aggregation.weights = "{r.aggregation.weights}" tells how many rows each client has, and one large client '
-        'moves the mean far, which privacy.unit = "client" must hide; set weights = "uniform", or unit = "example"'
-    )
+    return check(ALL_RULES, recipe)
 
 
 # Adapter
@@ -118,7 +86,7 @@ def _peft_type_of_another_kind(r: Recipe) -> str | None:
 
 STARTS: Mapping[AdapterKind, tuple[str, ...]] = {
     "lora": ("kaiming",),
-    "square": ("weights", "random", "public-gradient", "private-gradient"),
+    "square": ("weights", "random", "public-gradient", "private-gradient", "dp-gradient"),
     "ravan": ("random",),
     "peft": ("random",),
 }
@@ -270,3 +238,7 @@ def _early_stop_unscored(r: Recipe) -> str | None:
         "federation.early_stop needs rows to evaluate on, and the recipe keeps none; set data.test_source, "
         "data.test_fraction (with data.source) or data.holdout_fraction, or take early_stop out"
     )
+
+
+ALL_RULES = (*RULES, *AGGREGATION_RULES, *COMPRESSION_RULES, *PRIVACY_RULES, *EXAMPLE_RULES, *CLIENT_RULES)
+"""Every rule of every file."""

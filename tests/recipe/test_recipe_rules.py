@@ -11,17 +11,6 @@ from fedtune.recipe.rules_compression import COMPRESSION_RULES
 
 MIXES: dict[str, tuple[list[str], str, list[str]]] = {
     # rule: (what breaks it, a part of the sentence, what mends it)
-    "_no_private_training_yet": (['privacy.unit="example"'], "would train without", ["privacy.unit=none"]),
-    "_private_gradient_under_privacy": (
-        ['privacy.unit="example"', 'adapter.init="private-gradient"'],
-        'set adapter.init to "weights" or "random"',
-        ["privacy.unit=none"],
-    ),
-    "_example_counts_under_client_privacy": (
-        ['privacy.unit="client"', 'aggregation.weights="capped"'],
-        "tells how many rows each client has",
-        ["privacy.unit=none"],
-    ),
     "_public_gradient_needs_a_source": (
         ['adapter.init="public-gradient"'],
         "needs a public data set",
