@@ -41,8 +41,10 @@ class Drawn(_Body):
 
     population: Annotated[int, Field(ge=0)]
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
-    commitments: tuple[Hex64, ...]
-    """To the sample, which itself stays secret, for amplification by sampling rests on that: `draws.commit`."""
+    commitments: tuple[Hex64, ...] = ()
+    """To the sample (`draws.commit`): it stays secret where amplification by sampling rests on that."""
+    asked: tuple[Pseudonym, ...] = ()
+    """The clients themselves, sorted, where nothing rests on their secrecy, and all on their rounds lying apart."""
 
 
 class ReserveBody(_Body):

@@ -50,7 +50,11 @@ class Ledger:
 def read_ledger(path: Path) -> Ledger:
     """The ledger of a run folder, or in a file; raises LedgerBroken, which says what is wrong with which entry."""
     file = ledger_file(path)
-    content = _content(file)
+    return parse_ledger(_content(file), file)
+
+
+def parse_ledger(content: bytes, file: Path) -> Ledger:
+    """The ledger in the bytes of `file`; raises LedgerBroken, which says what is wrong with which entry."""
     if not content.endswith(b"\n"):
         count = content.count(b"\n")
         raise LedgerBroken(

@@ -12,8 +12,8 @@ from fedtune.errors import LedgerBroken
 class Story:
     """What has happened so far, as far as it settles what may come next.
 
-    A round may be done again: a coordinator that is killed between commit and checkpoint knows nothing of the result,
-    and spends anew.
+    A round may be done again: a coordinator that is killed before its checkpoint knows nothing of the result, and
+    spends anew.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Story:
         self.pending: Entry | None = None
         """The reservation that is open."""
         self.reached = 0
-        """The last training round that was committed."""
+        """The last training round that was committed or aborted."""
         self.has_run = False
         """Is the release of the run as a whole paid?"""
         self.closed = False
@@ -43,9 +43,8 @@ class Story:
             self.pending = entry
         elif isinstance(body, CommitBody | AbortBody):
             self.pending = None
-        if isinstance(body, CommitBody):
             self.reached = max(self.reached, body.round) if body.what == "train" else self.reached
-            self.has_run = self.has_run or body.what == "run"
+            self.has_run = self.has_run or (body.what == "run" and isinstance(body, CommitBody))
 
     def reservation(self) -> tuple[Entry, ReserveBody]:
         """The open reservation; raises LedgerBroken where there is none."""
@@ -81,7 +80,7 @@ class Story:
         if self.pending is not None:
             raise LedgerBroken(f"it closes the ledger while entry {self.pending.seq} is open")
         if body.rounds > self.reached:
-            raise LedgerBroken(f"it counts {body.rounds} rounds, and {self.reached} were committed")
+            raise LedgerBroken(f"it counts {body.rounds} rounds, and round {self.reached} is the last")
 
     def _matching(self, body: CommitBody | AbortBody) -> tuple[Entry, ReserveBody]:
         entry, reserved = self.reservation()

@@ -39,6 +39,7 @@ def verify(ledger: Ledger, *, public_key: str = "", heads: Sequence[str] = ()) -
                 f"{ledger.path} holds no entry {head}: entries were cut off at its end, or it is another history"
             )
     plan = check_plan(ledger)
+    check_separation(ledger, plan)
     numbers = tuple(position for _, position in found if position is not None)
     return Verdict(plan, numbers, tuple(_open_ends(ledger, public_key, numbers)))
 
@@ -64,6 +65,22 @@ def check_plan(ledger: Ledger) -> Plan:
                 f"and the plan says {as_json(wanted[body.what])}"
             )
     return plan
+
+
+def check_separation(ledger: Ledger, plan: Plan) -> None:
+    """Raise LedgerBroken where a client is in two rounds that are less than `plan.bands` apart.
+
+    What counts are reservations, not round numbers: a round that was repeated is two.
+    """
+    last: dict[str, int] = {}
+    rounds = [(e, e.body) for e in ledger.entries if isinstance(e.body, ReserveBody) and e.body.what == "train"]
+    for row, (entry, body) in enumerate(rounds):
+        for name in body.drawn.asked if body.drawn and plan.bands else ():
+            if row - last.get(name, -plan.bands) < plan.bands:
+                raise LedgerBroken(
+                    f"entry {entry.seq} of {ledger.path}: {name} is in a round again within {plan.bands} rounds"
+                )
+            last[name] = row
 
 
 def _plan(ledger: Ledger) -> Plan:
