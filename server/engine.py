@@ -16,18 +16,20 @@ from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.log import RoundSinks, open_sinks
 from fedtune.runs.record import RoundRecord, ScoreRecord
-from fedtune.state import subtract
+from fedtune.state import digest, subtract
 from fedtune.training.base import LocalStep
 from fedtune.training.resident import Resident
 from fedtune.wire.envelope import MAX_MESSAGE_BYTES
 from server.best import is_better
+from server.bookkeeping import open_books
+from server.books import Books
 from server.download import Download
 from server.evaluate import score_centrally, score_federated
 from server.exchange import Exchange
 from server.listener import Listener
 from server.position import Position, find, keep
 from server.private import ClientPrivacy, client_privacy
-from server.private_past import Past, read_past
+from server.private_past import read_past
 from server.roster import Roster
 from server.round import RoundOutcome, TrainingRound
 from server.select import select_evaluators
@@ -50,7 +52,8 @@ class Engine:
     """Runs the rounds of one recipe.
 
     Guarantees: every finished round is on disk before the next begins; a run that is killed and run again goes on
-    from the last finished round and ends with the same state, for the same replies.
+    from the last finished round and ends with the same state, for the same replies (under privacy: with fresh noise).
+    What a round spends is in the ledger before anything is sent, and its end before the result is.
     """
 
     def __init__(self, grid: Grid, setting: Setting, listener: Listener) -> None:
@@ -63,11 +66,13 @@ class Engine:
         self._download = Download(setting.recipe)
         self._sinks = RoundSinks(())
         self._private: ClientPrivacy | None = None
+        self._books = Books()
+        self._link = link_of(grid)
 
     def run(self) -> Position:
         """Run what is left of the recipe's rounds and return where the run ended."""
         section = self._setting.recipe.federation
-        position = find(self._setting.folder)
+        position = self._find()
         self._sinks = open_sinks(self._setting.folder)
         try:
             names = self._wait_for(section.min_clients)
@@ -77,9 +82,28 @@ class Engine:
             else:
                 self._resume(position)
             while position.round < section.rounds and not self._stops(position):
-                position = self._advance(position)
+                after = self._advance(position)
+                if after is None:
+                    break
+                position = after
         finally:
             self._sinks.close()
+        return position
+
+    def close(self, position: Position, adapter_digest: str) -> None:
+        """The adapter is written and the run over."""
+        self._books.close(position.round, adapter_digest)
+
+    def _find(self) -> Position | None:
+        """Where the run stands, with its books open."""
+        setting = self._setting
+        position = find(setting.folder)
+        fingerprint = setting.home.loaded.fingerprint
+        self._books = open_books(
+            setting.folder, model_fingerprint=fingerprint, link=self._link, begun=position is not None
+        )
+        self._books.meet(position.round if position else 0)
+        self._private = client_privacy(setting.recipe, self._frame, partial(read_past, setting.folder.path))
         return position
 
     def _wait_for(self, count: int) -> list[str]:
@@ -89,27 +113,47 @@ class Engine:
         setting = self._setting
         started = time.monotonic()
         setting.home.attached.load(setting.home.initial)
-        bare = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
-        first_state(setting.recipe, setting.home, self._exchange, bare, names, self._listener)
-        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
-        self._private = client_privacy(setting.recipe, self._frame, Past)
+        self._initialise(names)
+        self._tasking = self._make_tasking()
         world = first_world(setting.recipe, setting.home.attached.read())
         attached = setting.home.attached
         shared = attached.shared() if attached.shared_origin == "broadcast" else {}
         outcome = RoundOutcome(world=world, aggregated=False, clients=(), train_loss=None)
         return self._close(Position(round=-1, world=world, shared=shared), outcome, started)
 
+    def _initialise(self, names: list[str]) -> None:
+        """Bring the adapter into its first state; what clients give for it is charged."""
+        setting = self._setting
+        with self._books.charge("start", 0) as charge:
+            if self._books.pays("start"):
+                names = self._books.affordable("start", names)
+                charge.reserve(names)
+            tasking = self._make_tasking()
+            first_state(setting.recipe, setting.home, self._exchange, tasking, names, self._listener)
+            if self._books.pays("start"):
+                charge.commit({}, digest(setting.home.attached.read()))
+
+    def _make_tasking(self) -> Tasking:
+        setting = self._setting
+        return Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download, self._books)
+
     def _resume(self, position: Position) -> None:
         setting = self._setting
         if position.shared:
             setting.home.attached.load_shared(position.shared)
-        self._tasking = Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download)
-        self._private = client_privacy(setting.recipe, self._frame, partial(read_past, setting.folder.path))
+        self._tasking = self._make_tasking()
         self._listener.noted(f"going on after round {position.round} of {setting.recipe.federation.rounds}")
 
-    def _advance(self, position: Position) -> Position:
-        started = time.monotonic()
-        names = self._wait_for(self._setting.recipe.federation.min_replies)
+    def _advance(self, position: Position) -> Position | None:
+        """One more round; None where the budget of the run does not suffice for it."""
+        started, round_ = time.monotonic(), position.round + 1
+        there = self._wait_for(self._setting.recipe.federation.min_replies)
+        names = self._books.affordable("train", there)
+        if len(names) < len(there) and len(names) < self._setting.recipe.federation.min_replies:
+            self._listener.noted(
+                f"the budget is spent: round {round_} would cost more than privacy.epsilon, so the run ends here"
+            )
+            return None
         rounds = TrainingRound(
             self._setting.recipe,
             self._exchange,
@@ -119,8 +163,12 @@ class Engine:
             self._download,
             self._private,
         )
-        draw = rounds.draw(position.round + 1, names)
-        outcome = rounds.run(position.round + 1, replace(position.world, clients=len(names)), draw)
+        draw = rounds.draw(round_, names)
+        with self._books.charge("train", round_) as charge:
+            charge.reserve(draw.clients, draw)
+            outcome = rounds.run(round_, replace(position.world, clients=len(names)), draw)
+            if outcome.aggregated:
+                charge.commit({c.client: c.outcome for c in outcome.clients}, outcome.world.digest())
         return self._close(position, outcome, started)
 
     def _close(self, before: Position, outcome: RoundOutcome, started: float) -> Position:
@@ -166,19 +214,28 @@ class Engine:
         setting, recipe = self._setting, self._setting.recipe
         personal = bool(SCHEMES[recipe.aggregation.scheme].keeps(tuple(self._frame.shapes)))
         central = None if personal else score_centrally(setting.step, world, setting.test_rows)
-        if not recipe.data.holdout_fraction:
+        if not recipe.data.holdout_fraction or not _may_score(recipe):
             return central, None
         names = select_evaluators(recipe.federation, self._roster.refresh(), seed=recipe.run.seed, round_=round_)
-        tasking = self._tasks()
-        task = tasking.task("evaluate", round_, world)
-        return central, score_federated(
-            self._exchange,
-            task,
-            names,
-            tasking,
-            deadline_s=recipe.federation.deadline_s,
-            listener=self._listener,
-        )
+        return central, self._score_federated(round_, world, self._books.affordable("evaluate", names))
+
+    def _score_federated(self, round_: int, world: Global, names: list[str]) -> ScoreRecord | None:
+        """The clients' own score of a state; what it costs them is charged. None where nobody can be asked."""
+        if not names:
+            return None
+        with self._books.charge("evaluate", round_) as charge:
+            charge.reserve(names)
+            tasking = self._tasks()
+            score = score_federated(
+                self._exchange,
+                tasking.task("evaluate", round_, world),
+                names,
+                tasking,
+                deadline_s=self._setting.recipe.federation.deadline_s,
+                listener=self._listener,
+            )
+            charge.commit({}, world.digest())
+        return score
 
     def _stops(self, position: Position) -> bool:
         patience = self._setting.recipe.federation.early_stop
@@ -199,3 +256,15 @@ class Engine:
         if self._tasking is None:
             raise RunError("the run has not begun")
         return self._tasking
+
+
+def link_of(grid: Grid) -> str:
+    """What carries a grid's messages, as the ledger says it: `simulation`, `grpc` (our own link) or `flower`."""
+    if getattr(grid, "virtual", False):
+        return "simulation"
+    return "grpc" if hasattr(grid, "address") else "flower"
+
+
+def _may_score(recipe: Recipe) -> bool:
+    """May clients be asked for the scores of their own rows? Under privacy only with noise that is paid for."""
+    return recipe.privacy.unit == "none" or (recipe.privacy.unit == "example" and recipe.privacy.metrics == "noised")

@@ -7,8 +7,10 @@ from flwr.serverapp import Grid
 
 from fedtune.aggregation import SCHEMES
 from fedtune.aggregation.frame import frame_of
+from fedtune.audit.ledger import folder_digest
 from fedtune.data.table import central_rows, with_labels
 from fedtune.errors import FedtuneError
+from fedtune.privacy.plan import calibrated
 from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.plots import draw_plots
@@ -19,12 +21,13 @@ from fedtune.training.sequential import SequentialStep
 from server.engine import Engine, Setting
 from server.evaluate import score_centrally
 from server.listener import Listener
+from server.promise import promise
 from server.soup import final_checkpoint, soup
 
 
 def run(grid: Grid, recipe: Recipe, *, resume: bool, listener: Listener) -> Path:
     """Run `recipe` over `grid` and return its run folder; raises FedtuneError, and the folder says why it ended."""
-    recipe = with_labels(recipe)
+    recipe = calibrated(with_labels(recipe))
     with RunFolder.create(recipe, resume=resume) as folder:
         try:
             _run(grid, folder, listener)
@@ -48,8 +51,12 @@ def _run(grid: Grid, folder: RunFolder, listener: Listener) -> None:
         adapted_modules=len(home.attached.targets()),
     )
     setting = Setting(recipe, folder, home, SequentialStep(home), central_rows(recipe, home.loaded))
-    Engine(grid, setting, listener).run()
+    if sentence := promise(recipe):
+        listener.noted(sentence)
+    engine = Engine(grid, setting, listener)
+    position = engine.run()
     write_adapter(setting, listener)
+    engine.close(position, folder_digest(folder.adapter_path) if folder.adapter_path.is_dir() else "")
     draw_plots(folder)
 
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from fedtune.adapters.shift import NO_SHIFT
 from fedtune.adapters.slots import choose_slots, narrow
 from fedtune.aggregation import SCHEMES, Frame, Global
+from fedtune.audit.ledger import Offer
 from fedtune.recipe import Recipe
 from fedtune.recipe.ranks import rank_of
 from fedtune.state import State, digest, parameter_count
 from fedtune.training.resident import Resident
 from fedtune.wire import Task, TaskKind, encode
+from server.books import Books
 from server.copies import rounds_of
 from server.download import Download
 
@@ -24,6 +26,10 @@ class _Client:
     """The digest of the global state that it was sent last."""
     rank: int = 0
     """The smaller rank that it went down to by itself; 0 where it did not."""
+    entry: int = -1
+    """The entry of the ledger that it is known to have followed to."""
+    offered: int = -1
+    """The entry that it was sent last."""
 
 
 class Tasking:
@@ -33,7 +39,15 @@ class Tasking:
     `needs-factors` has lost both.
     """
 
-    def __init__(self, recipe: Recipe, run: str, home: Resident, frame: Frame, download: Download) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: str,
+        home: Resident,
+        frame: Frame,
+        download: Download,
+        books: Books | None = None,
+    ) -> None:
         self._whole = recipe
         self._recipe = recipe.for_clients()
         self._fingerprint = recipe.fingerprint()
@@ -50,6 +64,7 @@ class Tasking:
         self._state = ""
         self._copies: dict[str, int] = {}
         self._download = download
+        self._books = books or Books()
         self._clients: dict[str, _Client] = {}
 
     def task(self, kind: TaskKind, round_: int, world: Global) -> Task:
@@ -75,7 +90,14 @@ class Tasking:
     def payloads(self, task: Task, clients: list[str]) -> dict[str, bytes]:
         """The bytes for each client; clients that get the same bytes share one object."""
         encoded: dict[tuple[object, ...], bytes] = {}
-        return {client: self._payload(task, client, encoded) for client in clients}
+        entries = [self._client(client).entry for client in clients]
+        # One offer for all whose entry is known, from the oldest: who is further skips links of 32 bytes.
+        since = min((entry for entry in entries if entry >= 0), default=-1)
+        offers = {True: self._books.offer(since), False: self._books.offer(-1)}
+        return {
+            client: self._payload(task, client, offers[entry >= 0], encoded)
+            for client, entry in zip(clients, entries, strict=True)
+        }
 
     def rank(self, client: str) -> int:
         """The rank that a client is given: the recipe's for its name, or a smaller one that it went down to."""
@@ -91,17 +113,19 @@ class Tasking:
         elif outcome == "ok":
             known.has_factors, known.shift_key, known.state = True, self._shift.key, self._state
             known.rank = rank or known.rank
+            known.entry = known.offered
 
     def _client(self, client: str) -> _Client:
         return self._clients.setdefault(client, _Client())
 
-    def _payload(self, task: Task, client: str, encoded: dict[tuple[object, ...], bytes]) -> bytes:
+    def _payload(self, task: Task, client: str, offer: Offer | None, encoded: dict[tuple[object, ...], bytes]) -> bytes:
         known, frame = self._client(client), self._frame
         rank = self.rank(client)
         seed = self._whole.run.seed
         slots = choose_slots(frame.form, frame.slots, rank, seed=seed, round_=task.round, client=client)
         copy = self._copies.get(client, 0)
-        key = (slots, known.has_factors, known.shift_key, known.state, copy)
+        key = (slots, known.has_factors, known.shift_key, known.state, copy, offer.since if offer else -1)
+        known.offered = offer.head.seq if offer else -1
         if key not in encoded:
             made = replace(
                 task,
@@ -109,6 +133,7 @@ class Tasking:
                 rank=len(slots) if slots is not None else 0,
                 shared={} if known.has_factors else self._shared,
                 feedback_round=copy,
+                ledger=offer,
             )
             encoded[key] = encode(self._with_steps(self._with_shift(made, known.shift_key), task.state, known.state))
         return encoded[key]

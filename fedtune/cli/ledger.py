@@ -75,7 +75,8 @@ def render(ledger: "Ledger") -> "Table":
 
     table = Table(title=str(ledger.path), title_justify="left")
     for heading in ("", "time", "kind", "round", "what it says", "hash"):
-        table.add_column(heading, justify="right" if heading in ("", "round") else "left", overflow="fold")
+        right, fixed = heading in ("", "round"), heading in ("time", "hash")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=fixed)
     for entry in ledger.entries:
         round_ = getattr(entry.body, "round", "")
         table.add_row(str(entry.seq), entry.time[:19], entry.kind, str(round_), _said(entry), entry.hash.hex()[:12])
