@@ -6,7 +6,9 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client.heads import Heads
 from client.local_data import LocalData
+from client.policy.set_up import book_folder, set_up_guard
 from client.work import Workplace
 from fedtune.errors import DataError
 from fedtune.runs.kept import Keep, default_folder
@@ -19,7 +21,11 @@ _lock = threading.Lock()
 
 
 def place(context: Context) -> Workplace:
-    """This process's workplace for what its own node configuration names: `data`, `model`, `keep`, `max-rank`."""
+    """This process's workplace for what its own node configuration names.
+
+    `data` is required; `model`, `keep`, `max-rank`, `policy`, `budget` and `coordinator` are as the options of
+    `fedtune client`. Raises DataError without data, PrivacyError where the policy cannot be read.
+    """
     data = context.node_config.get("data")
     if not data:
         raise DataError("this node has no data: start it with --node-config 'data=\"/path/to/rows.jsonl\"'")
@@ -31,11 +37,15 @@ def place(context: Context) -> Workplace:
 
 
 def _set_up(config: dict[str, str]) -> Workplace:
+    data, books = Path(config["data"]), book_folder(config.get("budget", ""))
+    policy = Path(config["policy"]) if config.get("policy") else None
     return Workplace(
-        LocalData(Path(config["data"])),
+        LocalData(data),
         model=config.get("model") or None,
         keep=Keep(Path(config["keep"]) if config.get("keep") else default_folder()),
         max_rank=int(config["max-rank"]) if config.get("max-rank") else None,
+        guard=set_up_guard(data, policy, books, coordinator=config.get("coordinator", "")),
+        heads=Heads(books / "heads"),
     )
 
 

@@ -86,7 +86,7 @@ def set_up(task: Task, *, model: str | None = None) -> Bench:
 
     Raises MalformedMessage, ModelError or AdapterError where coordinator and client would not train the same thing.
     """
-    recipe = _read(task)
+    recipe = read_recipe(task)
     if model is not None:
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": model})})
     home = resident(recipe)
@@ -109,7 +109,8 @@ def set_up(task: Task, *, model: str | None = None) -> Bench:
     )
 
 
-def _read(task: Task) -> Recipe:
+def read_recipe(task: Task) -> Recipe:
+    """The recipe of a task as the coordinator sent it; raises MalformedMessage where it is read differently here."""
     try:
         recipe = Recipe.from_coordinator(dict(task.recipe))
     except ValidationError as error:

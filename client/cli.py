@@ -16,6 +16,16 @@ import click
     type=click.Path(path_type=Path),
     help="Where tensors that never leave this client are kept between rounds; default ~/.local/state/fedtune/kept.",
 )
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    help="What may be asked of these rows, and how much ε they give in all (fedtune policy new); default no limits.",
+)
+@click.option(
+    "--budget",
+    type=click.Path(path_type=Path),
+    help="Where it is written down what was spent on data sets; default ~/.local/state/fedtune/budget.",
+)
 @click.option("--insecure", is_flag=True, help="No encryption; loopback only. Needs --name.")
 @click.option("--name", default="", help="Who this is on an --insecure link; with keys the certificate says it.")
 @click.option("--retry-for", default=300.0, show_default=True, metavar="SECONDS", help="How long to try to reach it.")
@@ -26,6 +36,8 @@ def client(
     model: str | None,
     max_rank: int | None,
     keep: Path | None,
+    policy: Path | None,
+    budget: Path | None,
     insecure: bool,
     name: str,
     retry_for: float,
@@ -33,7 +45,8 @@ def client(
     """Take part in a coordinator's run with the rows at --data.
 
     The rows stay here; adapter updates leave. The process and its model stay alive between rounds, a broken connection
-    is taken up again by itself, and the command ends when the run does.
+    is taken up again by itself, and the command ends when the run does. What --policy does not allow is declined, and
+    the run goes on without this client. Whatever is spent of the rows' privacy is written down first, policy or not.
     """
     if keys is None and not insecure:
         raise click.UsageError(
@@ -47,5 +60,7 @@ def client(
         "model": model or "",
         "max-rank": max_rank or 0,
         "keep": str(keep.resolve()) if keep else "",
+        "policy": str(policy.resolve()) if policy else "",
+        "budget": str(budget.resolve()) if budget else "",
     }
     click.echo(stay(coordinator, data, keys=None if insecure else keys, place=place, name=name, retry_for_s=retry_for))

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fedtune.audit.ledger.follow import follow
 from fedtune.audit.ledger.head import Head, Offer
-from fedtune.errors import LedgerBroken, PrivacyError
+from fedtune.errors import PrivacyError
 from fedtune.runs.atomic import write_atomically
 
 _LOCK_WAIT_S = 60.0
@@ -55,7 +55,7 @@ def _read(path: Path) -> Head | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        raise LedgerBroken(
+        raise PrivacyError(
             f"{path} is damaged, which holds the last head of a coordinator's ledger: put its newest copy back, or, "
             "knowing that a rollback is then not seen, delete it"
         ) from error

@@ -21,7 +21,8 @@ def stay(
 ) -> str:
     """Work for the coordinator until it says goodbye, and return what it says.
 
-    `place` is this client's own choice of `model`, `max-rank` and `keep`; empty values are left to the defaults.
+    `place` is this client's own choice of `model`, `max-rank`, `keep`, `policy` and `budget`; empty values are left to
+    the defaults.
 
     Raises FedtuneError; also at the end, where the last task did not fit this client's rows or model, so that a client
     that took no part does not look like one that did.
@@ -30,9 +31,15 @@ def stay(
     bundle = ClientKeys(keys) if keys else None
     own_name = bundle.name if bundle else name
     set_identity(1, node_id(own_name))
-    config: dict[str, str | float | int | bool] = {"client-name": own_name, "data": str(data.resolve())}
+    config: dict[str, str | float | int | bool] = {
+        "client-name": own_name,
+        "data": str(data.resolve()),
+        "coordinator": coordinator,
+    }
     config |= {key: value for key, value in place.items() if value}
     context = Context(run_id=1, node_id=node_id(own_name), node_config=config, state=RecordDict(), run_config={})
+
+    workplace(context)  # a policy that cannot be read is said before a coordinator counts on this client
 
     def handle(message: Message) -> Message:
         return app(message, context)
@@ -51,6 +58,8 @@ def stay(
         return "stopped"
     if trouble := workplace(context).trouble:
         raise RunError(f"{trouble} (this client took no part in the last round; the coordinator: {farewell})")
+    if declined := workplace(context).declined:
+        return f"{farewell} (the last task was declined: {declined})"
     return farewell
 
 

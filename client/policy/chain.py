@@ -50,7 +50,10 @@ class Chain:
         return self.path.exists() or self.head.exists()
 
     def read(self) -> Pages:
-        """Every whole entry, for who holds the book's lock; raises BookBroken where the chain or the head says that they are not what was written."""
+        """Every whole entry, for who holds the book's lock.
+
+        Raises BookBroken where the chain or the head says that they are not what was written.
+        """
         remembered = self._remembered()
         try:
             content = self.path.read_bytes()

@@ -77,7 +77,7 @@ class Guard:
         return lambda: self._done(entry, position)
 
     def _done(self, reserved: Entry, position: int) -> None:
-        """Note that the reply to a reservation was made. Where that cannot be written it is only logged: it is spent."""
+        """Note that a reservation's reply was made. Where that cannot be written it is only logged: it is spent."""
         nothing = {"what": "done", "at": now_utc(), "of": position, "events": (), "through": 0}
         try:
             with self.book.open() as pen:

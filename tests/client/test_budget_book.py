@@ -130,7 +130,7 @@ def test_a_book_that_went_another_way_after_an_older_copy_is_noticed(tmp_path: P
     with Book(tmp_path / "b", "rows").open() as pen:
         pen.append(entry_of(run="another"))
     (tmp_path / "a" / "rows.jsonl").write_bytes((tmp_path / "b" / "rows.jsonl").read_bytes())
-    with pytest.raises(BookBroken, match="is not the book that rows.head remembers"):
+    with pytest.raises(BookBroken, match="is not the book that rows"):
         book.entries()
 
 

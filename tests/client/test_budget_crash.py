@@ -44,7 +44,7 @@ class KilledAt:
         return do
 
     def _open(self, *args: Any, **options: Any) -> Any:
-        file = builtins.open(*args, **{**options, "buffering": 0})
+        file = builtins.open(*args, **{**options, "buffering": 0})  # noqa: SIM115
         return _Watched(file, self._counted(file.write), self)
 
     def is_half(self) -> bool:
