@@ -10,7 +10,7 @@ from fedtune.audit.estimators.bound import Assumption, Bound, Estimate
 from fedtune.errors import RunError
 
 FILE = "audit.json"
-FORMAT = "fedtune audit 1"
+FORMAT: Literal["fedtune audit 1"] = "fedtune audit 1"
 Attack = Literal["black-box", "white-box"]
 """`black-box` sees the first and the last state; `white-box` every state or update that the coordinator sees."""
 

@@ -13,7 +13,7 @@ from fedtune.audit.estimators import (
     one_run_fdp,
     one_run_gaussian,
 )
-from fedtune.audit.estimators.guesses import guess
+from fedtune.audit.estimators.guesses import Calls, guess
 from fedtune.audit.estimators.one_run import one_run_p_value
 from fedtune.audit.estimators.tradeoff import gaussian, gaussian_epsilon
 from tests.audit.scores_examples import gaussian_scores, response_scores, scores_of
@@ -53,7 +53,7 @@ def test_a_number_of_guesses_chosen_without_payment_would_break_coverage():
     draw, truth, above = np.random.default_rng(13), 1.0, 0
     for _ in range(RUNS):
         scores = response_scores(draw, 120, truth)
-        tried = (one_run_p_value(guess(scores, made), truth, 0.0) for made in range(1, 121))
+        tried = (one_run_p_value(guess(scores, Calls(made, 0)), truth, 0.0) for made in range(1, 121))
         above += min(tried) <= 1 - CONFIDENCE
     assert above > MOST
 

@@ -22,7 +22,7 @@ from fedtune.audit.estimators import (
     one_run_gaussian,
 )
 from fedtune.audit.estimators.cosine import null_threshold, two_normals_epsilon
-from fedtune.audit.estimators.guesses import Guesses, grid, guess
+from fedtune.audit.estimators.guesses import Calls, Guesses, grid, guess
 from fedtune.audit.estimators.one_run import one_run_p_value
 from fedtune.audit.estimators.one_run_fdp import rejects_curve
 from fedtune.audit.estimators.tradeoff import approximate, from_profile, gaussian, gaussian_delta, gaussian_epsilon
@@ -182,13 +182,14 @@ def test_levels_that_are_no_probabilities_are_refused(bound, confidence, delta):
         bound(scores_of([0.0, 1.0], [False, True]), delta=delta, confidence=confidence)
 
 
-@given(st.integers(1, 300), st.integers(0, 400))
-def test_guesses_are_as_many_as_asked_and_look_at_no_coin(canaries, made):
-    values = np.arange(canaries) % 7
-    inserted, opposite = (guess(scores_of(values, np.full(canaries, coin)), made) for coin in (True, False))
-    assert inserted.made == min(made, canaries)
+@given(st.integers(1, 300), st.integers(0, 400), st.integers(0, 400))
+def test_guesses_are_as_many_as_asked_and_look_at_no_coin(canaries, called_in, called_out):
+    values, calls = np.arange(canaries) % 7, Calls(called_in, called_out)
+    inserted, opposite = (guess(scores_of(values, np.full(canaries, coin)), calls) for coin in (True, False))
+    assert inserted.made == min(called_in + called_out, canaries)
     assert inserted.correct + opposite.correct == inserted.made
-    assert all(1 <= number <= canaries for number in grid(canaries))
+    assert inserted.correct == min(called_in, canaries)
+    assert all(1 <= tried.called_in + tried.called_out <= canaries for tried in grid(canaries))
 
 
 @given(st.floats(0.05, 4), st.floats(0, 6))

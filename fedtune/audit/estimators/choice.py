@@ -14,20 +14,20 @@ Statement = Callable[[Guesses, float], float]
 
 def best_on_grid(scores: Scores, alpha: float, statement: Statement) -> float:
     """The largest ε over the grid, each at `alpha` over the grid's size (Bonferroni): all hold together."""
-    numbers = grid(len(scores))
-    return max(statement(guess(scores, made), alpha / len(numbers)) for made in numbers)
+    tried = grid(len(scores))
+    return max(statement(guess(scores, calls), alpha / len(tried)) for calls in tried)
 
 
 def best_by_split(scores: Scores, alpha: float, statement: Statement) -> float:
-    """Choose the number of guesses on one half of the canaries, state ε from the other at the whole `alpha`.
+    """Choose what to call on one half of the canaries, state ε from the other at the whole `alpha`.
 
     The chosen half is public by then, which a mechanism's guarantee for the other half allows for.
     """
     first, second = scores.halves()
     if not len(second):
         return 0.0
-    made = max(grid(len(first)), key=lambda made: statement(guess(first, made), alpha))
-    return statement(guess(second, round(made * len(second) / len(first))), alpha)
+    calls = max(grid(len(first)), key=lambda calls: statement(guess(first, calls), alpha))
+    return statement(guess(second, calls), alpha)
 
 
 CHOICES: Mapping[Choice, Callable[[Scores, float, Statement], float]] = MappingProxyType(

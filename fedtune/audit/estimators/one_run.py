@@ -46,5 +46,5 @@ def one_run(scores: Scores, *, delta: float, confidence: float = 0.95, choice: C
 
 def one_run_against(scores: Scores, *, epsilon: float, delta: float) -> float:
     """The p-value of the claim that the run was (ε, δ)-DP, the grid of guesses paid for."""
-    numbers = grid(len(scores))
-    return min(1.0, len(numbers) * min(one_run_p_value(guess(scores, made), epsilon, delta) for made in numbers))
+    tried = grid(len(scores))
+    return min(1.0, len(tried) * min(one_run_p_value(guess(scores, calls), epsilon, delta) for calls in tried))

@@ -40,8 +40,8 @@ def curve_p_value(scores: Scores, f: Tradeoff) -> float:
 
     Guarantees: under any f-DP mechanism it is at most α in at most a share α of runs.
     """
-    numbers = grid(len(scores))
-    return min(1.0, len(numbers) * min(_least_rejected(guess(scores, made), f) for made in numbers))
+    tried = grid(len(scores))
+    return min(1.0, len(tried) * min(_least_rejected(guess(scores, calls), f) for calls in tried))
 
 
 def one_run_fdp(scores: Scores, *, delta: float, confidence: float = 0.95, choice: Choice = "grid") -> Bound:
