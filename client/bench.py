@@ -15,8 +15,8 @@ from fedtune.compression.feedback import Feedback, feedback_of
 from fedtune.errors import AdapterError, MalformedMessage, ModelError
 from fedtune.recipe import Recipe
 from fedtune.training.base import LocalStep
+from fedtune.training.make import local_step
 from fedtune.training.resident import Resident, resident
-from fedtune.training.sequential import SequentialStep
 from fedtune.wire import Task
 
 
@@ -100,7 +100,7 @@ def set_up(task: Task, *, model: str | None = None) -> Bench:
         recipe=recipe,
         recipe_fingerprint=task.recipe_fingerprint,
         resident=home,
-        step=SequentialStep(home),
+        step=local_step(home),
         pipeline=pipeline,
         frame=frame_of(home.attached, recipe.adapter),
         scheme=SCHEMES[recipe.aggregation.scheme],

@@ -37,6 +37,10 @@ class Population:
         return [client_name(position) for position in range(len(self.parts))]
 
     def __call__(self, client: str, _: Bench) -> ClientData:
+        """One client's rows, as a workplace asks for them; raises DataError where it holds none."""
+        return self.data(client)
+
+    def data(self, client: str) -> ClientData:
         """One client's rows; raises DataError where it holds none."""
         part = self.parts[int(client.removeprefix("client-"))]
         return client_data(self.rows.subset(part), self.recipe.data, seed=self.recipe.run.seed, client=client)

@@ -1,5 +1,6 @@
 """Simulate a recipe: the coordinator's ServerApp over the cohort Grid, in this process."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from server.app import make_app, run_config, run_folder
 from server.listener import Listener
 from simulations.cohort import CohortGrid, work_with
 from simulations.population import Population
-from simulations.workers import Workers, default_workers
+from simulations.workers import Answers, Workers, default_workers
 
 
 def simulate(
@@ -32,8 +33,20 @@ def simulate(
     population = Population.of(recipe)
     workplace = Workplace(population, keep=Keep(Path(recipe.run.folder) / recipe.run.name / "clients"))
     with Workers(workplace, count) if count > 1 else nullcontext(workplace) as answers:
-        grid = CohortGrid(population.names, work_with(answers))
-        config = run_config(recipe, resume=resume)
-        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(config))
-        make_app(listener or Listener())(grid, context)
-        return run_folder(context)
+        return run_with(recipe, population.names, answers, resume=resume, listener=listener)
+
+
+def run_with(
+    recipe: Recipe,
+    names: Sequence[str],
+    answers: Answers,
+    *,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> Path:
+    """Run `recipe` over clients of these names, whom `answers` answers for; returns the run folder."""
+    grid = CohortGrid(names, work_with(answers))
+    config = run_config(recipe, resume=resume)
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(config))
+    make_app(listener or Listener())(grid, context)
+    return run_folder(context)
