@@ -83,14 +83,15 @@ class Marks:
         self._before = _marks(model)
 
     def check(self) -> None:
-        """Raise PrivacyError unless the tensors that hold other numbers now are exactly the trained ones."""
+        """Raise PrivacyError where a tensor that is not trained holds other numbers than before."""
         after = _marks(self._model)
-        for key in self._before.keys() | after.keys():
-            changed = self._before.get(key) != after.get(key)
-            if changed != (key in self._trained):
+        for key in (self._before.keys() | after.keys()) - self._trained:
+            if self._before.get(key) != after.get(key):
                 name = (after.get(key) or self._before[key])[0]
-                what = "was changed, and it is not trained" if changed else "is trained, and was left as it was"
-                raise PrivacyError(f"{name!r} {what}: private steps went wrong, and nothing of them is sent")
+                raise PrivacyError(
+                    f"{name!r} was changed by private steps and is not trained: its change may tell of a row, so "
+                    "nothing is sent; load the model anew"
+                )
 
 
 def _marks(model: nn.Module) -> dict[int, tuple[str, int]]:
