@@ -13,6 +13,7 @@ from fedtune.seeds import derive_seed
 from fedtune.state import State
 from fedtune.training.base import Assignment, LocalResult, Score
 from fedtune.training.gradient import mean_gradients
+from fedtune.training.private_start import noised_gradients
 from fedtune.wire import Evaluation, Message, Task, Update
 
 DataOf = Callable[[str, Bench], ClientData]
@@ -114,18 +115,25 @@ def _score(bench: Bench, state: State, rows: Rows) -> Score:
 
 def _gradients(job: Job, clients: list[str]) -> Iterator[Message]:
     bench, task = job.bench, job.task
-    limit = bench.recipe.adapter.init_rows
     for client in clients:
         try:
             rows = job.data_of(client, bench).train
-            seed = derive_seed(bench.recipe.run.seed, "gradient", client=client)
             done = job.spend(task, client, len(rows))
-            gradients = mean_gradients(bench.resident, rows, limit=limit, seed=seed)
+            gradients, examples = _measure(bench, client, rows)
         except Exception as error:
             yield refuse(task, client, error)
         else:
             done()
-            yield Update(task.run, task.round, client, task.base, (), gradients, min(limit, len(rows)))
+            yield Update(task.run, task.round, client, task.base, (), gradients, examples)
+
+
+def _measure(bench: Bench, client: str, rows: Rows) -> tuple[State, int]:
+    """The gradients of a client's rows and how many they are of; under privacy clipped, noised and counted as one."""
+    if bench.recipe.privacy.unit != "none":
+        return noised_gradients(bench.resident, rows), 1
+    limit = bench.recipe.adapter.init_rows
+    seed = derive_seed(bench.recipe.run.seed, "gradient", client=client)
+    return mean_gradients(bench.resident, rows, limit=limit, seed=seed), min(limit, len(rows))
 
 
 PERFORMERS: dict[str, Callable[[Job, list[str]], Iterator[Message]]] = {

@@ -10,6 +10,8 @@ from fedtune.adapters.slots import Slots, choose_slots, mask, widen
 from fedtune.aggregation.hetlora import pruned_rank
 from fedtune.data.base import Rows
 from fedtune.errors import AdapterError, RunError
+from fedtune.privacy.local import released
+from fedtune.privacy.plan import plan_of
 from fedtune.runs.kept import OWN, Keep
 from fedtune.seeds import derive_seed
 from fedtune.state import State, subtract
@@ -111,7 +113,12 @@ class Share:
         return cls(assignment, kept, control)
 
     def update(self, bench: Bench, task: Task, result: LocalResult, own: KeepsToItself) -> Update:
-        """What the client sends of its result; what it keeps is on the disk before this returns."""
+        """What the client sends of its result; what it keeps is on the disk before this returns.
+
+        Under privacy neither a count of rows nor a metric goes along, and an update that no noise covers yet is clipped
+        and noised here, before it is encoded.
+        """
+        plan = plan_of(bench.recipe)
         scheme, frame, start = bench.scheme, bench.frame, self.assignment.state
         trained = self.assignment.trained or tuple(start)
         stays = frozenset(scheme.keeps(tuple(start)))
@@ -124,7 +131,7 @@ class Share:
             to_keep |= {f"{_CONTROL}{name}": tensor for name, tensor in after.items()}
         to_keep |= self._pruned(bench, result)
         slots = self.assignment.slots
-        made = upload(bench, task, result.client, sent, slots, self.kept)
+        made = upload(bench, task, result.client, released(sent, plan), slots, self.kept)
         to_keep |= made.kept
         if keeps_something(bench):
             own.keep(bench, task, result.client, to_keep)
@@ -135,8 +142,8 @@ class Share:
             base=task.base,
             stages=bench.pipeline.names,
             tensors=made.tensors,
-            examples=result.examples,
-            metrics=result.metrics,
+            examples=result.examples if plan is None else 1,
+            metrics=result.metrics if plan is None else {},
             rank=len(slots) if slots is not None else 0,
             control=change,
             feedback_round=made.round,

@@ -29,7 +29,8 @@ def private_gradients(
     """Mean gradients over the clients' own rows, weighted by rows: the published LoRA-SB start (arXiv 2411.19557).
 
     Each client uploads one gradient per adapted module, which says more of its rows than an adapter does: the
-    recipe rules refuse this under privacy. Raises RunError where no client answers.
+    recipe rules refuse this under privacy. With `adapter.init = "dp-gradient"` the clients' gradients are clipped and
+    noised by row, and all count alike. Raises RunError where no client answers.
     """
     task = tasking.task("gradient", 0, Global(home.attached.read()))
     shapes = home.attached.target_shapes()
@@ -44,7 +45,8 @@ def private_gradients(
         except FedtuneError as error:
             listener.noted(f"{reply.client} gave no gradient for the initialisation: {error}")
     if not total:
-        raise RunError("no client gave a gradient for adapter.init = 'private-gradient'; try 'weights' or 'random'")
+        init = recipe.adapter.init
+        raise RunError(f"no client gave a gradient for adapter.init = '{init}'; try 'weights' or 'random'")
     return {name: (value.value() / total).float() for name, value in sums.items()}
 
 
@@ -54,7 +56,8 @@ def _add(reply: Reply, run: str, shapes: Shapes, sums: dict[str, ExactSum], reci
     message = decode(reply.data)
     if not isinstance(message, Update) or message.run != run or message.client != reply.client:
         raise MalformedMessage(getattr(message, "message", "the reply is no gradient for this run"))
-    if not 1 <= message.examples <= recipe.adapter.init_rows:
+    most = 1 if recipe.adapter.init == "dp-gradient" else recipe.adapter.init_rows
+    if not 1 <= message.examples <= most:
         raise MalformedMessage(f"a gradient over {message.examples} rows was not asked for")
     check_delta(message.tensors, shapes, recipe.aggregation)
     for name, total in sums.items():

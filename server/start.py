@@ -9,6 +9,12 @@ from server.gradients import private_gradients, public_gradients
 from server.listener import Listener
 from server.tasking import Tasking
 
+_NOTES: dict[str, str] = {
+    "private-gradient": "adapter.init = 'private-gradient': the clients' own gradients shape the adapter",
+    "dp-gradient": "adapter.init = 'dp-gradient': the clients' gradients, clipped and noised by row, shape the adapter",
+}
+"""What is said of the starts that ask the clients."""
+
 
 def first_state(
     recipe: Recipe, home: Resident, exchange: Exchange, tasking: Tasking, names: list[str], listener: Listener
@@ -16,8 +22,8 @@ def first_state(
     """Bring the adapter on the coordinator's own model into its initial state."""
     if recipe.adapter.init == "public-gradient":
         home.attached.initialise(public_gradients(recipe, home))
-    elif recipe.adapter.init == "private-gradient":
-        listener.noted("adapter.init = 'private-gradient': the clients' own gradients shape the adapter from the start")
+    elif note := _NOTES.get(recipe.adapter.init):
+        listener.noted(note)
         home.attached.initialise(private_gradients(recipe, home, exchange, tasking, names, listener))
 
 

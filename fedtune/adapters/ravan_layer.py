@@ -11,7 +11,7 @@ from fedtune.adapters.side_layer import SideLayer
 
 
 class ScaledSquares(nn.Module):
-    """z ↦ sᵢ·Hᵢ·zᵢ for each head: what a RAVAN layer trains, a module of its own for whatever takes gradients by row."""
+    """z ↦ sᵢ·Hᵢ·zᵢ for each head: what is trained, in a module of its own for whatever takes gradients by row."""
 
     def __init__(self, heads: int, rank: int, device: torch.device) -> None:
         super().__init__()

@@ -44,6 +44,7 @@ STARTS: dict[str, tuple[Start, SharedOrigin]] = {
     "random": (_from_seed, "recomputed"),
     "public-gradient": (_later, "broadcast"),
     "private-gradient": (_later, "broadcast"),
+    "dp-gradient": (_later, "broadcast"),
 }
 """Where the factors come from, by `adapter.init`, and how a client gets them."""
 
@@ -52,7 +53,7 @@ class Square(LowRank):
     """Square layers in the model, `<module>.R` (r, r) trained between the frozen `<module>.B` and `<module>.A`.
 
     Guarantees: before `initialise`, R = 0 and the model computes what the base model computes. `initialise` starts
-    from ΔW = the rank-r truncation of −η·sign(G).
+    from ΔW = the rank-r truncation of −η·sign(G); after a noised gradient ("dp-gradient") from that of G, with R = 0.
     """
 
     def _place(self) -> dict[str, nn.Parameter]:
@@ -72,6 +73,8 @@ class Square(LowRank):
     def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
         """LoRA-SB's start: B·R·A is the rank-r truncation of −η·sign(G), with R = diag of the singular values.
 
+        A noised gradient gives its leading singular vectors alone: the sign would bring the noise of every small number
+        up to the size of the largest, and its singular values are mostly those of noise, so R stays 0.
         `gradients`: (out, in) by target. Raises AdapterError where the recipe names another start, where names or
         shapes differ, or where a gradient is not finite; then nothing has changed.
         """
@@ -80,19 +83,22 @@ class Square(LowRank):
         check_same_tensors(shapes_of(gradients), self.target_shapes(), what="the set of gradients")
         if bad := [name for name, tensor in gradients.items() if not bool(torch.isfinite(tensor).all())]:
             raise AdapterError(f"the gradient of {min(bad)!r} holds NaN or infinity; try another adapter.init")
-        found = {
-            name: leading_factors(-FIRST_STEP * gradients[name].double().sign(), self._section.rank, name=name)
-            for name in self._targets
-        }
+        noised = self._section.init == "dp-gradient"
+        steps = {name: gradients[name].double() if noised else _first_step(gradients[name]) for name in self._targets}
+        found = {name: leading_factors(step, self._section.rank, name=name) for name, step in steps.items()}
         for name, factors in found.items():
             self._layers[name].set_factors(factors)
             with torch.no_grad():
-                self._layers[name].R.copy_(torch.diag(factors.s))
+                self._layers[name].R.copy_(torch.diag(torch.zeros_like(factors.s) if noised else factors.s))
         self._sketch = None
 
     def _product(self, name: str, state: State) -> tuple[torch.Tensor, torch.Tensor]:
         layer = self._layers[name]
         return exact(layer.A), exact(layer.B) @ exact(state[f"{name}.R"])
+
+
+def _first_step(gradient: torch.Tensor) -> torch.Tensor:
+    return -FIRST_STEP * gradient.double().sign()
 
 
 def _start_of(section: AdapterSection) -> tuple[Start, SharedOrigin]:

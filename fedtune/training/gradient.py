@@ -17,6 +17,10 @@ from fedtune.training.mode import in_mode
 from fedtune.training.order import draw_rows, slices
 from fedtune.training.resident import Resident
 
+Seen = Callable[[str, torch.Tensor, torch.Tensor], None]
+"""Told of a target by name, of its input (…, in) and of its output's gradient (…, out), fp32: gᵀ·x is the gradient of
+its weight, which is frozen."""
+
 
 def mean_gradients(resident: Resident, rows: Rows, *, limit: int, seed: int) -> State:
     """The gradient of the mean loss at the base weights W0, by target module: (out, in), fp32, CPU.
@@ -26,18 +30,14 @@ def mean_gradients(resident: Resident, rows: Rows, *, limit: int, seed: int) -> 
     adapter keeps its state. Works for any layer that maps x (..., in) to W·x (..., out), transposed (Conv1D) and
     4-bit weights included. Raises DataError where there is nothing to learn from.
     """
-    model = resident.loaded.model
-    eager = replace(resident, call=resident.attached.model)  # a compiled model does not see hooks that come later
-    targets = {name: model.get_submodule(name) for name in resident.attached.targets()}
     sums: State = {}
     seen = 0
-    with (
-        resident.lock,
-        _at_base_weights(resident),
-        in_mode(model, training=False),
-        _collecting(targets, sums),
-        within_memory(resident.device, advice="lower training.batch_size"),
-    ):
+
+    def add(name: str, x: torch.Tensor, g: torch.Tensor) -> None:
+        total = (g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])).cpu()
+        sums[name] = sums[name].add_(total) if name in sums else total
+
+    with base_gradients(resident, add) as eager:
         for indices in slices(draw_rows(len(rows), limit, seed), resident.recipe.training.batch_size):
             batch = rows.batch(indices)
             if count := count_targets(batch):
@@ -46,6 +46,23 @@ def mean_gradients(resident: Resident, rows: Rows, *, limit: int, seed: int) -> 
     if not seen:
         raise DataError("there are no rows to read a gradient from; give adapter.init another value or more rows.")
     return {name: sums[name].div_(seen) for name in sorted(sums)}
+
+
+@contextmanager
+def base_gradients(resident: Resident, seen: Seen) -> Iterator[Resident]:
+    """A resident to take passes on, at the base weights and without dropout; `seen` is told of every target in each
+    backward pass. Everything is put back at the end."""
+    model = resident.loaded.model
+    targets = {name: model.get_submodule(name) for name in resident.attached.targets()}
+    with (
+        resident.lock,
+        _at_base_weights(resident),
+        in_mode(model, training=False),
+        _watching(targets, seen),
+        within_memory(resident.device, advice="lower training.batch_size"),
+    ):
+        # A compiled model does not see hooks that come later.
+        yield replace(resident, call=resident.attached.model)
 
 
 @contextmanager
@@ -67,9 +84,9 @@ def _at_base_weights(resident: Resident) -> Iterator[None]:
 
 
 @contextmanager
-def _collecting(targets: dict[str, nn.Module], sums: State) -> Iterator[None]:
-    """Add each backward pass's weight gradients to `sums`, module by module as they become known."""
-    handles = [module.register_forward_hook(_collector(name, sums)) for name, module in targets.items()]
+def _watching(targets: dict[str, nn.Module], seen: Seen) -> Iterator[None]:
+    """Call `seen` in each backward pass, module by module as their gradients become known."""
+    handles = [module.register_forward_hook(_watcher(name, seen)) for name, module in targets.items()]
     try:
         yield
     finally:
@@ -77,20 +94,14 @@ def _collecting(targets: dict[str, nn.Module], sums: State) -> Iterator[None]:
             handle.remove()
 
 
-def _collector(name: str, sums: State) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
-    """A forward hook that, when the output's gradient arrives, adds gᵀ·x: the gradient of a weight that is frozen."""
+def _watcher(name: str, seen: Seen) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
+    """A forward hook that passes the input on when the output's gradient arrives."""
 
     def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         x = inputs[0].detach()
         if not output.requires_grad:  # nothing before the first modules is trained; a clone may be changed in place
             output = output.detach().requires_grad_().clone()
-
-        def add(gradient: torch.Tensor) -> None:
-            g = gradient.reshape(-1, gradient.shape[-1]).float()
-            total = (g.T @ x.reshape(-1, x.shape[-1]).float()).cpu()
-            sums[name] = sums[name].add_(total) if name in sums else total
-
-        output.register_hook(add)  # type: ignore[no-untyped-call]
+        output.register_hook(lambda gradient: seen(name, x.float(), gradient.float()))  # type: ignore[no-untyped-call]
         return output
 
     return hook

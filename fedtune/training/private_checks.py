@@ -24,7 +24,7 @@ def private_layers(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> 
     Raises PrivacyError where a trained tensor is no layer's own, is used in two places, or sits in a layer whose
     gradient cannot be taken by example; where anything else requires a gradient; or where the model mixes examples.
     """
-    _refuse_mixing(model)
+    check_keeps_apart(model)
     trained = {id(parameter): name for name, parameter in parameters.items()}
     places = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     for name, parameter in parameters.items():
@@ -113,10 +113,13 @@ def _checksum(tensor: torch.Tensor) -> int:
     return int(raw[:whole].view(torch.int64).sum()) + int(raw[whole:].sum(dtype=torch.int64))
 
 
-def _refuse_mixing(model: nn.Module) -> None:
-    """A batch norm in evaluation mode treats each example alone, unless it has no statistics but the batch's."""
+def check_keeps_apart(model: nn.Module) -> None:
+    """Raise PrivacyError where a layer mixes the rows of a batch.
+
+    A batch norm in evaluation mode treats each row alone, unless it has no statistics but the batch's.
+    """
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and (module.running_mean is None or module.training):
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise PrivacyError(
                 f"{name!r} normalises over the rows of a batch, so that one is seen in the others' gradients; choose a "
                 "model without it"
