@@ -12,9 +12,10 @@ Why a round that is repeated after a crash is safe: a row is never drawn twice. 
 object alone, on no disk; a new process has none and starts a new block of rows, whose noise is independent of all that
 was released before, and so does a row that does not follow the last one. In the strategy matrix of all rows, the
 aborted ones included, blocks share no row, so columns are as short as before and √k still bounds whoever was in k
-rows; the coordinator counts an aborted row as one that its clients were in. Keeping the history and drawing the row
-anew would put an aborted update's neighbours into two rows, which no √k covers; drawing the same noise again would
-let the two releases be subtracted from each other, noise and all.
+rows; the coordinator counts an aborted row as one that its clients were in. To go on from a kept history and draw the
+row anew would put the clients of the rows before into two rows more, which no √k covers; to draw the same noise again
+would let the two releases be subtracted from each other, noise and all. What it costs: a restart midway through 64
+rounds of 8 bands makes the error of the running sum 6 % larger.
 """
 
 import math

@@ -151,6 +151,14 @@ def test_a_row_after_a_gap_and_a_new_process_start_a_block_that_owes_nothing_to_
     assert resumed.std().item() == pytest.approx(1 / coefficients(4)[0], rel=0.03)
 
 
+def test_a_restart_midway_costs_little_of_what_the_correlation_gains():
+    prefix = np.tril(np.ones((64, 64)))
+    blocks = np.zeros((64, 64))
+    blocks[:32, :32] = blocks[32:, 32:] = strategy(32, 8)
+    whole, restarted = (np.linalg.norm(prefix @ np.linalg.inv(matrix)) for matrix in (strategy(64, 8), blocks))
+    assert restarted / whole == pytest.approx(1.057, abs=0.002)
+
+
 @pytest.mark.parametrize("crash", [1, 2, 3, 5, 6])
 def test_blocks_keep_the_bound_over_aborted_rows_where_a_history_that_is_drawn_on_from_would_not(crash):
     """Brute force over a crash in row `crash`: blocks of rows, against redoing the row on the old history."""
