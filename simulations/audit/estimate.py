@@ -1,0 +1,39 @@
+"""How long an audit will take, from the time of one forward and backward pass on this machine."""
+
+import time
+
+from fedtune.audit.canaries.evidence import gradient_of
+from fedtune.training.resident import resident
+from simulations.audit.run import Prepared
+
+_BATCHED = 0.4
+"""Of a row's time alone, what it takes among others."""
+
+
+def seconds_expected(prepared: Prepared, workers: int) -> float:
+    """Training passes of all rounds, and the attack's own, each as long as the one that is timed here."""
+    gradients = prepared.canaries.work if prepared.plan.unit == "example" else 0
+    return _one_pass(prepared) * (_BATCHED * _trained_rows(prepared) / workers + gradients)
+
+
+def _one_pass(prepared: Prepared) -> float:
+    home = resident(prepared.recipe)
+    batch = prepared.rows.batch([0])
+    gradient_of(home, home.initial, batch)  # the first one is slower than all others
+    started = time.perf_counter()
+    gradient_of(home, home.initial, batch)
+    return time.perf_counter() - started
+
+
+def _trained_rows(prepared: Prepared) -> float:
+    """Rows that all clients pass over in all rounds."""
+    recipe, plan = prepared.recipe, prepared.plan
+    clients = recipe.federation.clients_per_round or len(prepared.canaries.names)
+    if plan.sampler == "poisson-clients":
+        clients = round(clients * plan.sampling_rate)
+    rows = len(prepared.rows)
+    if plan.unit == "example":
+        return clients * plan.rounds * plan.steps * rows * plan.sampling_rate
+    steps = recipe.training.steps
+    each = rows * recipe.training.epochs if steps is None else steps * recipe.training.batch_size
+    return float(clients * plan.rounds * each)
