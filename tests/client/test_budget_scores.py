@@ -93,7 +93,7 @@ def test_a_row_of_a_language_model_counts_once_however_many_tokens_it_answers(
     tiny_llama_folder: Path, tmp_path: Path
 ) -> None:
     rows = tmp_path / "answers.jsonl"
-    rows.write_text('{"prompt": "a", "response": "the cat sat on the mat"}\n{"prompt": "b", "response": "x"}\n')
+    rows.write_text('{"prompt": "a", "answer": "the cat sat on the mat"}\n{"prompt": "b", "answer": "x"}\n')
     recipe = private_recipe(tiny_llama_folder, tmp_path)
     recipe = recipe.model_copy(
         update={

@@ -32,9 +32,9 @@ def offer(folder: Path, rounds: int = 1) -> Offer:
     writer, of = LedgerWriter.of(folder), ledger_recipe()
     plan = plan_of(of)
     assert plan is not None
-    if not writer.entries:
+    if writer.last is None:
         writer.append(opening(writer, of))
-    for round_ in range(len(writer.entries) // 2 + 1, rounds + 1):
+    for round_ in range((writer.last.seq + 1 if writer.last else 0) // 2 + 1, rounds + 1):
         writer.append(reserve(round_, plan))
         writer.append(commit(writer))
     return writer.offer(-1)
