@@ -1,7 +1,7 @@
 """The privacy plan: the one place where clip, noise, sampling and accounting meet; what ran is accounted from it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -182,7 +182,9 @@ def _local(_: Recipe, sigma: float, plan: Plan) -> Plan:
     return replace(plan, unit="client", relation="replace-one", sampling_rate=1.0, round_events=(event,))
 
 
-_PLANS: Mapping[str, Any] = MappingProxyType({"example": _example, "client": _client, "local": _local})
+_PLANS: Mapping[str, Callable[[Recipe, float, Plan], Plan]] = MappingProxyType(
+    {"example": _example, "client": _client, "local": _local}
+)
 
 
 def _evaluations(recipe: Recipe) -> int:

@@ -27,15 +27,12 @@ def groups_of(events: Iterable[Event]) -> tuple[Group, ...]:
     rate more by at most `rounding` of itself, and less noise or likelier sampling never costs less.
     """
     counts: dict[Pair, int] = {}
-    precision = 0.0
     for event in events:
-        if event.sampling_rate == 1:
-            precision += event.count / event.noise_multiplier**2
-            continue
         key = (event.noise_multiplier, event.sampling_rate)
         counts[key] = counts.get(key, 0) + event.count
-    sampled = _rounded(counts)
+    precision = math.fsum(count / sigma**2 for (sigma, rate), count in counts.items() if rate == 1)
     plain = [(1 / math.sqrt(precision), 1.0, 1)] if precision else []
+    sampled = _rounded({(sigma, rate): count for (sigma, rate), count in counts.items() if rate < 1})
     return tuple(sorted([(sigma, rate, count) for (sigma, rate), count in sampled.items()] + plain))
 
 
