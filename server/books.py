@@ -10,7 +10,6 @@ from fedtune.audit.ledger.draws import commit as commit_draw
 from fedtune.audit.ledger.entry import leaves_of
 from fedtune.audit.ledger.merkle import root
 from fedtune.audit.ledger.pseudonym import RunSecret
-from fedtune.audit.ledger.tally import tally
 from fedtune.errors import FedtuneError, LedgerBroken, PrivacyError
 from fedtune.privacy.events import Event
 from fedtune.privacy.plan import Plan
@@ -76,7 +75,6 @@ class KeptBooks(Books):
         self._plan = plan
         self._secret = secret
         self._budget = Budget(plan, epsilon)
-        self._tally = tally(self._reservations())
         self._by_name = plan.trust == "client"
         self._events: Mapping[What, tuple[Event, ...]] = {
             "start": plan.start_events,
@@ -97,7 +95,7 @@ class KeptBooks(Books):
     def affordable(self, what: What, names: list[str]) -> list[str]:
         """Those of the clients whose budget of this run suffices to be asked; all or nobody where they are hidden."""
         if not self._by_name:
-            return names if self._budget.allows(self._tally.everyone, self._events[what]) else []
+            return names if self._budget.allows(self._writer.tally.everyone, self._events[what]) else []
         return [name for name in names if self._affords(self._secret.pseudonym(name), what)]
 
     def charge(self, what: What, round_: int) -> Charge:
@@ -115,7 +113,7 @@ class KeptBooks(Books):
     def close(self, rounds: int, adapter_digest: str) -> None:
         """The run is over; written once, however often a finished run is taken up again."""
         body = CloseBody(rounds=rounds, adapter_digest=adapter_digest)
-        if self._writer.entries[-1].body != body:
+        if self._writer.last is None or self._writer.last.body != body:
             self._writer.append(body)
 
     def reserve(self, what: What, round_: int, names: Iterable[str], draw: Draw | None) -> None:
@@ -126,15 +124,15 @@ class KeptBooks(Books):
             raise PrivacyError(f"no client is there whose budget of this run suffices for {what} in round {round_}")
         if not all(self._affords(name, what) for name in charged or [""]):
             raise PrivacyError(f"round {round_} would spend more than privacy.epsilon: {what} is not begun")
-        reserved = ReserveBody(
-            round=round_,
-            what=what,
-            events=self._events[what],
-            participants=tuple(charged),
-            drawn=self._drawn(round_, pseudonyms, draw),
+        self._writer.append(
+            ReserveBody(
+                round=round_,
+                what=what,
+                events=self._events[what],
+                participants=tuple(charged),
+                drawn=self._drawn(round_, pseudonyms, draw),
+            )
         )
-        self._writer.append(reserved)
-        self._tally.add(reserved)
 
     def commit(self, outcomes: Mapping[str, str], state_digest: str) -> None:
         """Commit the open reservation."""
@@ -167,11 +165,8 @@ class KeptBooks(Books):
         if story.pending is not None:
             self.commit({}, "")
 
-    def _reservations(self) -> list[ReserveBody]:
-        return [entry.body for entry in self._writer.entries if isinstance(entry.body, ReserveBody)]
-
     def _affords(self, pseudonym: str, what: What) -> bool:
-        spent = self._tally.of(pseudonym) if pseudonym else self._tally.everyone
+        spent = self._writer.tally.of(pseudonym) if pseudonym else self._writer.tally.everyone
         return self._budget.allows(spent, self._events[what])
 
     def _drawn(self, round_: int, pseudonyms: list[str], draw: Draw | None) -> Drawn | None:

@@ -93,7 +93,7 @@ class Tasking:
         entries = [self._client(client).entry for client in clients]
         # One offer for all whose entry is known, from the oldest: who is further skips links of 32 bytes.
         since = min((entry for entry in entries if entry >= 0), default=-1)
-        offers = {True: self._books.offer(since), False: self._books.offer(-1)}
+        offers = {known: self._books.offer(since if known else -1) for known in {entry >= 0 for entry in entries}}
         return {
             client: self._payload(task, client, offers[entry >= 0], encoded)
             for client, entry in zip(clients, entries, strict=True)

@@ -145,7 +145,7 @@ def test_a_plan_that_is_not_the_recipe_s_is_found(tmp_path):
     honest, other = private_recipe(), private_recipe(noise_multiplier=3.0)
     writer = fill(tmp_path, rounds=0, close=False, recipe=honest)
     assert verify(read_ledger(tmp_path)).plan.noise_multiplier == 2.0
-    body = writer.entries[0].body.model_copy(update={"recipe": other.model_dump(mode="json")})
+    body = read_ledger(writer.path).entries[0].body.model_copy(update={"recipe": other.model_dump(mode="json")})
     forged = tmp_path / "forged"
     forged.mkdir()
     again = type(writer).of(forged)

@@ -190,7 +190,12 @@ def run(*arguments) -> tuple[str, BaseException | None]:
 def test_the_command_verifies_shows_and_names_the_head(tmp_path):
     writer = fill(tmp_path)
     output, error = run(
-        "verify", tmp_path, "--public-key", tmp_path / "ledger.pub", "--head", writer.entries[3].hash.hex()
+        "verify",
+        tmp_path,
+        "--public-key",
+        tmp_path / "ledger.pub",
+        "--head",
+        read_ledger(writer.path).entries[3].hash.hex(),
     )
     assert error is None
     assert "8 entries, whole and in order" in output
@@ -198,7 +203,7 @@ def test_the_command_verifies_shows_and_names_the_head(tmp_path):
     assert "whose key" not in output
     assert "ε = " in output
     output, _ = run("head", tmp_path)
-    assert output.strip() == writer.entries[-1].hash.hex()
+    assert output.strip() == read_ledger(writer.path).entries[-1].hash.hex()
     output, _ = run("show", tmp_path / "ledger.jsonl")
     for word in ("open", "reserve", "commit", "abort", "close", "2 ok", "too-few-replies"):
         assert word in output

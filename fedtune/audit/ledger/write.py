@@ -2,16 +2,18 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedtune.audit.ledger.bodies import Body
+from fedtune.audit.ledger.bodies import Body, ReserveBody
 from fedtune.audit.ledger.digests import GENESIS
 from fedtune.audit.ledger.entry import Entry, make_line, read_line
 from fedtune.audit.ledger.head import Offer
 from fedtune.audit.ledger.read import LEDGER_NAME, read_entries
 from fedtune.audit.ledger.signing import KEY_NAME, Signer
 from fedtune.audit.ledger.story import Story
+from fedtune.audit.ledger.tally import tally
 from fedtune.errors import LedgerBroken
 from fedtune.runs.atomic import append_durably, storage_errors, sync_folder
 
@@ -25,11 +27,17 @@ class LedgerWriter:
     moment, the ledger opens again with every entry that `append` returned, and at most one more.
     """
 
-    def __init__(self, folder: Path, signer: Signer, entries: list[Entry], story: Story) -> None:
+    def __init__(self, folder: Path, signer: Signer, entries: Sequence[Entry], story: Story) -> None:
         self.path = folder / LEDGER_NAME
+        self.story = story
+        """What has happened so far; to be read."""
+        self.tally = tally(entry.body for entry in entries if isinstance(entry.body, ReserveBody))
+        """What was spent so far; to be read."""
+        self.last = entries[-1] if entries else None
+        """The last entry."""
         self._signer = signer
-        self._entries = entries
-        self._story = story
+        # Bodies name every participant of every round: 32 bytes an entry are enough to go on with.
+        self._contents = [entry.content for entry in entries]
 
     @classmethod
     def of(cls, folder: Path) -> "LedgerWriter":
@@ -56,35 +64,27 @@ class LedgerWriter:
         """64 hex digits."""
         return self._signer.public_key
 
-    @property
-    def story(self) -> Story:
-        """What has happened so far; to be read."""
-        return self._story
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """All of them."""
-        return tuple(self._entries)
-
     def append(self, body: Body) -> Entry:
         """Add an entry; raises LedgerBroken where it cannot come next, RunError where the disk does not take it."""
-        last = self._entries[-1] if self._entries else None
-        seq, prev = (last.seq + 1, last.hash) if last else (0, GENESIS)
+        seq, prev = (self.last.seq + 1, self.last.hash) if self.last else (0, GENESIS)
         line = make_line(seq, prev, body, datetime.now(UTC).isoformat(timespec="milliseconds"), self._signer)
         entry = read_line(line[:-1])
-        self._story.check(entry)
+        self.story.check(entry)
         with storage_errors(self.path):
             append_durably(self.path, line)
-        self._story.take(entry)
-        self._entries.append(entry)
+        self.story.take(entry)
+        if isinstance(entry.body, ReserveBody):
+            self.tally.add(entry.body)
+        self.last = entry
+        self._contents.append(entry.content)
         return entry
 
     def offer(self, since: int) -> Offer:
         """The head with the links behind entry `since`; -1 for all of them."""
-        last = self._entries[-1]
-        since = min(since, last.seq)
-        links = tuple(entry.content for entry in self._entries[since + 1 :])
-        return Offer(head=last.head(self.public_key), since=since, links=links)
+        if self.last is None:
+            raise LedgerBroken("a ledger without entries has no head")
+        since = min(since, self.last.seq)
+        return Offer(head=self.last.head(self.public_key), since=since, links=tuple(self._contents[since + 1 :]))
 
 
 def _mend(path: Path) -> None:
