@@ -85,6 +85,24 @@ def compression(quick: bool, folder: Path | None, resume: bool, workers: int | N
     _carry_out(plan, folder, resume, workers, finish)
 
 
+@study.command(epilog=EPILOG.format(name="private"))
+@_options("Minutes: one epsilon, one seed, fewer rounds and rates.")
+def private(quick: bool, folder: Path | None, resume: bool, workers: int | None) -> None:
+    """Run seven methods under DP-SGD at equal epsilon and delta and compare what they learn.
+
+    Rates are chosen on public rows. Beside the folder's table, picture and reading it prints what the published
+    protocol of private Fed-SB reports, and what its noise costs at a delta below one over the rows.
+    """
+    from simulations.studies import private as forms
+    from simulations.studies.published import published_table
+    from simulations.studies.show import tables
+    from simulations.studies.write import write_results
+
+    plan = forms.quick() if quick else forms.full()
+    folder = folder or Path("studies") / ("private-quick" if quick else "private")
+    _carry_out(plan, folder, resume, workers, lambda *made: [*tables(plan, write_results(*made)), published_table()])
+
+
 def _carry_out(plan: "Plan", folder: Path, resume: bool, workers: int | None, finish: "Finish") -> None:
     """Simulate, write by `finish`, and print the tables that it returns."""
     from rich.console import Console

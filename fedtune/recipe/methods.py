@@ -31,7 +31,7 @@ METHODS: Mapping[str, Method] = {
         "trainable R between frozen factors, averaged exactly, from a data-free start (arXiv 2502.15436)",
         {
             KIND: ("square",),
-            INIT: ("weights", "random", "public-gradient", "private-gradient"),
+            INIT: ("weights", "random", "public-gradient", "private-gradient", "dp-gradient"),
             SCHEME: ("mean",),
         },
     ),

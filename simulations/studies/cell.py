@@ -15,7 +15,7 @@ from fedtune.runs.record import RoundRecord, ScoreRecord
 from simulations.simulate import simulate
 from simulations.studies.outcome import Outcome
 from simulations.studies.plan import Cell, Plan
-from simulations.studies.rows import POOL, TEST
+from simulations.studies.rows import POOL, TEST, TUNING
 
 ROWS, SCRATCH = "rows", "scratch"
 DIVERGED = (RunError, TrainingError)
@@ -57,6 +57,7 @@ def recipe_of(plan: Plan, cell: Cell, folder: Path) -> Recipe:
     """The recipe of a cell, whose rows lie in `folder`; raises RecipeError."""
     contender = plan.contenders[cell.method]
     rows = (folder / ROWS).resolve()
+    scored_on = TUNING if cell.stage == "tuning" and plan.tuning_rows else TEST
     overrides = (
         *plan.settings,
         *plan.splits[cell.split],
@@ -64,7 +65,7 @@ def recipe_of(plan: Plan, cell: Cell, folder: Path) -> Recipe:
         *contender.settings,
         f"training.lr={cell.lr!r}",
         f"data.source={rows / POOL}",
-        f"data.test_source={rows / TEST}",
+        f"data.test_source={rows / scored_on}",
         f"adapter.seed={cell.seed}",
         f"run.seed={cell.seed}",
         f"run.folder={folder / SCRATCH / cell.name}",

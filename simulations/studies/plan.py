@@ -66,6 +66,9 @@ class Plan(BaseModel):
     """The TOML text of the recipe that every cell changes."""
     test_rows: int
     """Rows of the data set that are the central test of every cell, the same for all; at most `data.max_rows`."""
+    tuning_rows: int = 0
+    """Rows of the data set that are public, for choosing rates by where clients say nothing of their own rows; 0 where
+    rates are chosen on what the clients hold out."""
     contenders: Mapping[str, Contender]
     """By name: that of their method, where they say no other."""
     splits: Mapping[str, Settings]

@@ -10,20 +10,23 @@ from fedtune.errors import DataError
 from fedtune.recipe.data import DataSection
 from fedtune.runs.atomic import storage_errors
 
-POOL, TEST = "rows.parquet", "test.parquet"
+POOL, TUNING, TEST = "rows.parquet", "tuning.parquet", "test.parquet"
 PURPOSE = "study-test-rows"
 
 
-def divide(section: DataSection, test_rows: int, folder: Path) -> None:
-    """Write the rows of `section.source` into `folder` as two files; the same division every time.
+def divide(section: DataSection, test_rows: int, folder: Path, *, tuning_rows: int = 0) -> None:
+    """Write the rows of `section.source` into `folder` as two or three files; the same division every time.
 
-    Raises DataError where there are too few rows, or where the data cannot be read.
+    `tuning_rows` of those that are no test rows are public ones to choose rates on. Raises DataError where there are
+    too few rows, or where the data cannot be read.
     """
     table = read_source(section.source, section.split)
-    if not 0 < test_rows < len(table):
-        raise DataError(f"{section.source} has {len(table)} rows, and {test_rows} of them are to be test rows")
-    kept, held = split_indices(len(table), test_rows / len(table), seed=0, purpose=PURPOSE)
+    wanted = test_rows + tuning_rows
+    if not 0 < test_rows <= wanted < len(table):
+        raise DataError(f"{section.source} has {len(table)} rows, and {wanted} of them are to be set apart")
+    kept, held = split_indices(len(table), wanted / len(table), seed=0, purpose=PURPOSE)
+    parts = {POOL: kept, TEST: held[tuning_rows:]} | ({TUNING: held[:tuning_rows]} if tuning_rows else {})
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, rows in ((POOL, kept), (TEST, held)):
+        for name, rows in parts.items():
             parquet.write_table(table.select(rows).with_format("arrow")[:], folder / name)

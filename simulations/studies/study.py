@@ -28,7 +28,8 @@ def carry_out(plan: Plan, folder: Path, told: Told, *, resume: bool = False, wor
     torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
     count = default_workers(torch.device("cpu")) if workers is None else workers
     with Workers(Cells(plan, folder), count) as answers:
-        divide(parse_recipe(plan.base, plan.settings).recipe.data, plan.test_rows, folder / ROWS)
+        data = parse_recipe(plan.base, (*plan.settings, *plan.splits[plan.tuning_split])).recipe.data
+        divide(data, plan.test_rows, folder / ROWS, tuning_rows=plan.tuning_rows)
         _simulate(answers, plan.tuning_cells(), journal, plan, told)
         rates = choose_rates(plan, journal.outcomes.values())
         _simulate(answers, plan.report_cells(rates), journal, plan, told)
