@@ -1,9 +1,12 @@
 """Every byte of a ledger counts: what is flipped, dropped, moved, repeated or cut is found, and said where."""
 
+import hashlib
 import json
 import random
+import struct
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_examples import a_plan, fill, private_recipe, reserve
@@ -205,3 +208,23 @@ def test_anything_but_the_canonical_form_is_refused(raw):
 def test_what_is_no_json_is_not_encoded(value):
     with pytest.raises(ValueError):
         encode(value)
+
+
+def test_a_reader_of_its_own_that_follows_the_documentation_agrees(written):
+    """Every hash and signature, computed from docs/ledger.md with nothing but hashlib, json and an Ed25519 key."""
+    content, folder = written
+    key = serialization.load_pem_public_key((folder / "ledger.pub").read_bytes())
+    prev = bytes(32)
+    for seq, line in enumerate(content.decode("ascii").splitlines()):
+        entry = json.loads(line)
+        said = {name: entry[name] for name in ("kind", "seq", "time")}
+        said["body"] = hashlib.sha256(compact(entry["body"])).hexdigest()
+        inner = hashlib.sha256(b"fedtune ledger content 1\n" + compact(said)).digest()
+        hash_ = hashlib.sha256(b"fedtune ledger entry 1\n" + prev + inner).digest()
+        assert (entry["seq"], entry["prev"], entry["hash"]) == (seq, prev.hex(), hash_.hex())
+        key.verify(bytes.fromhex(entry["signature"]), b"fedtune ledger head 1\n" + struct.pack(">Q", seq) + hash_)
+        prev = hash_
+
+
+def compact(value) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
