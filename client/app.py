@@ -37,7 +37,7 @@ def place(context: Context) -> Workplace:
 
 
 def _set_up(config: dict[str, str]) -> Workplace:
-    data, books = Path(config["data"]), book_folder(config.get("budget", ""))
+    data, books = Path(config["data"]), book_folder(Path(config["budget"]) if config.get("budget") else None)
     policy = Path(config["policy"]) if config.get("policy") else None
     return Workplace(
         LocalData(data),

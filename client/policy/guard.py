@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from client.policy.account import EpsilonOf, spent
 from client.policy.book import Book, now_utc
 from client.policy.charge import charge_of, check_covered
-from client.policy.declined import BudgetSpent, Declined
+from client.policy.declined import BookBusy, BudgetSpent, Declined
 from client.policy.entry import Entry
 from client.policy.policy import Policy
 from client.policy.rules import Asked, check_rounds, check_rules, check_steps
@@ -49,15 +49,24 @@ class Guard:
         """Spend what the task costs; it may then be worked on. What is returned is called when its reply was made.
 
         Raises Declined where the policy or the budget does not allow it, BookBroken or BookBusy where the book cannot
-        be trusted or written: then nothing may be begun.
+        be trusted or written: then nothing may be begun. Only where there is neither a policy nor privacy, a book that
+        cannot be written is a warning: there is nothing to spend.
         """
         self.consider(task, recipe)
         if self.policy is not None and task.kind == "train":
             check_steps(self.policy, recipe, rows)
-        plan = plan_of(recipe)
+        try:
+            return self._spend(task, recipe, client)
+        except BookBusy as error:
+            if self.policy is not None or plan_of(recipe) is not None:
+                raise
+            _log.warning("%s: a later budget will not know of this task without privacy: %s", client, error)
+            return lambda: None
+
+    def _spend(self, task: Task, recipe: Recipe, client: str) -> Callable[[], None]:
         with self.book.open() as pen:
             of_run = [entry for entry in pen.entries if entry.run == task.run and entry.client == client]
-            charge = charge_of(task, recipe, plan, of_run)
+            charge = charge_of(task, recipe, plan_of(recipe), of_run)
             entry = Entry(
                 what="reserve",
                 at=now_utc(),

@@ -5,12 +5,13 @@ from pathlib import Path
 from client.policy.book import Book
 from client.policy.guard import Guard
 from client.policy.load import load_policy
+from client.policy.policy import Policy
 from client.policy.where import default_folder, name_of
 
 
-def book_folder(named: str) -> Path:
-    """The folder of budget books that an option names, or the default where it is empty."""
-    return Path(named) if named else default_folder()
+def book_folder(named: Path | None) -> Path:
+    """The folder of budget books that an option names, or the default."""
+    return named or default_folder()
 
 
 def set_up_guard(data: Path, policy: Path | None, books: Path, *, coordinator: str = "") -> Guard:
@@ -19,10 +20,13 @@ def set_up_guard(data: Path, policy: Path | None, books: Path, *, coordinator: s
     Without a policy the data set is known by where it lies. With one, what was spent under that name before counts too.
     Raises PrivacyError where the policy cannot be read.
     """
-    unnamed = Book(books, name_of(data))
-    if policy is None:
-        return Guard(unnamed, coordinator=coordinator)
-    read = load_policy(policy)
-    if read.dataset == unnamed.dataset:
-        return Guard(unnamed, read, coordinator=coordinator)
-    return Guard(Book(books, read.dataset), read, earlier=(unnamed,), coordinator=coordinator)
+    read = load_policy(policy) if policy else None
+    book, *earlier = books_of(data, read, books)
+    return Guard(book, read, earlier=tuple(earlier), coordinator=coordinator)
+
+
+def books_of(data: Path | None, policy: Policy | None, books: Path | None) -> list[Book]:
+    """The books that a data set's spending stands in: the one that is written first, then what it had before."""
+    named = [policy.dataset] if policy else []
+    unnamed = [name_of(data)] if data else []
+    return [Book(book_folder(books), name) for name in dict.fromkeys([*named, *unnamed])]

