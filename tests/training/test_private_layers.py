@@ -197,7 +197,7 @@ def test_tied_weights_are_refused(tiny_llama_folder: Path) -> None:
     home = private(adapted_resident(tiny_llama_folder, ADAPTERS["square"], "causal-lm", steps=1))
     model = home.attached.model
     tied = model.get_output_embeddings().weight.requires_grad_(True)  # type: ignore[operator,union-attr]
-    with pytest.raises(PrivacyError, match="'head.lm_head.weight' belongs to more than one layer"):
+    with pytest.raises(PrivacyError, match=r"'head.lm_head.weight' belongs to more than one layer"):
         private_layers(model, {**home.attached.parameters(), "head.lm_head.weight": tied})
 
 

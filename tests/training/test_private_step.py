@@ -272,7 +272,9 @@ def test_a_client_of_fewer_slots_trains_the_smaller_adapter(tiny_bert_folder: Pa
     assert distance(own, alone.state) > 1e-3
     noised = next(PrivateStep(large, rows=Given(*drawn)).train([share])).state
     for state in (result, noised):
-        outside = {n: t - widen(narrow({n: t}, axes, (0, 1)), large.shapes(), axes, (0, 1))[n] for n, t in state.items()}
+        outside = {
+            n: t - widen(narrow({n: t}, axes, (0, 1)), large.shapes(), axes, (0, 1))[n] for n, t in state.items()
+        }
         assert not any(bool(t.any()) for t in outside.values())
 
 
@@ -288,7 +290,7 @@ def test_the_step_follows_the_unit_of_the_recipe(tiny_bert_folder: Path) -> None
     assert isinstance(local_step(private(plain, unit="client", population=10)), SequentialStep)
     assert isinstance(local_step(private(plain)), PrivateStep)
     for other in (plain, private(plain, unit="client")):
-        with pytest.raises(PrivacyError, match='for privacy.unit = "example"'):
+        with pytest.raises(PrivacyError, match=r'for privacy.unit = "example"'):
             PrivateStep(other)
     with pytest.raises(PrivacyError, match="noise_multiplier is open"):
         local_step(private(plain, noise_multiplier=None))
