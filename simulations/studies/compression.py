@@ -6,7 +6,7 @@ from simulations.studies.plan import Contender, Plan, Settings
 
 BASELINE = "fedit-r32-fp32"
 SQUARE = "fed-sb-r32-fp32"
-RATES = {"fedit": (5e-4, 1e-3, 2e-3), "fed-sb": (5e-3, 1e-2, 2e-2)}
+RATES = {"fedit": (2e-4, 5e-4, 1e-3), "fed-sb": (2e-3, 5e-3, 1e-2)}
 """The learning rates to choose from, for rank 32 without a codec; what else there is of a method takes the same."""
 
 SPLITS: dict[str, Settings] = {"dirichlet-0.5": ("data.partition.scheme=dirichlet", "data.partition.alpha=0.5")}
@@ -44,13 +44,9 @@ CONTENDERS = {
     **{f"fed-sb-r32-ternary-{percent}-alone": _fed_sb(*_ternary(percent, "none")) for percent in (5, 20)},
     "fed-sb-r32-ternary-10-ef21": _fed_sb(*_ternary(10, "ef21")),
     "fed-sb-r32-sign": _fed_sb(_stages('"sign"')),
-    "fed-sb-r16-fp32": _fed_sb(rank=16),
-    "fed-sb-r16-ternary-20": _fed_sb(*_ternary(20), rank=16),
-    "fed-sb-r8-fp32": _fed_sb(rank=8),
-    "fed-sb-r8-ternary-50": _fed_sb(*_ternary(50), rank=8),
+    "fed-sb-r16-ternary-50": _fed_sb(*_ternary(50), rank=16),
 }
-"""`ternary-5` keeps 5 % with error feedback, `-alone` without it, `-ef21` with the other kind. The smaller ranks are
-those that come to a thousandth of the baseline's bytes at their densities."""
+"""`ternary-5` keeps 5 % with error feedback, `-alone` without it, `-ef21` with the other kind."""
 
 
 def full() -> Plan:
