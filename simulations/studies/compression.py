@@ -25,8 +25,8 @@ def _fedit(*settings: str) -> Contender:
     return Contender(method="fedit", settings=("adapter.rank=32", *settings), rate_of=BASELINE)
 
 
-def _fed_sb(*settings: str, rank: int = 32) -> Contender:
-    return Contender(method="fed-sb", settings=(f"adapter.rank={rank}", *settings), rate_of=SQUARE)
+def _fed_sb(*settings: str) -> Contender:
+    return Contender(method="fed-sb", settings=("adapter.rank=32", *settings), rate_of=SQUARE)
 
 
 def _tuned(contender: Contender) -> Contender:
@@ -35,18 +35,15 @@ def _tuned(contender: Contender) -> Contender:
 
 CONTENDERS = {
     BASELINE: _tuned(_fedit()),
-    "fedit-r32-bf16": _fedit(_stages('"bf16"'), "compression.feedback=none"),
-    **{f"fedit-r32-ternary-{percent}": _fedit(*_ternary(percent)) for percent in (1, 5, 20, 50)},
+    **{f"fedit-r32-ternary-{percent}": _fedit(*_ternary(percent)) for percent in (5, 20, 50)},
     **{f"fedit-r32-ternary-{percent}-alone": _fedit(*_ternary(percent, "none")) for percent in (5, 20)},
     SQUARE: _tuned(_fed_sb()),
     "fed-sb-r32-int8": _fed_sb(_stages('"int8"', '"entropy"')),
-    **{f"fed-sb-r32-ternary-{percent}": _fed_sb(*_ternary(percent)) for percent in (1, 5, 10, 20, 50)},
+    **{f"fed-sb-r32-ternary-{percent}": _fed_sb(*_ternary(percent)) for percent in (1, 5, 20, 50)},
     **{f"fed-sb-r32-ternary-{percent}-alone": _fed_sb(*_ternary(percent, "none")) for percent in (5, 20)},
-    "fed-sb-r32-ternary-10-ef21": _fed_sb(*_ternary(10, "ef21")),
     "fed-sb-r32-sign": _fed_sb(_stages('"sign"')),
-    "fed-sb-r16-ternary-50": _fed_sb(*_ternary(50), rank=16),
 }
-"""`ternary-5` keeps 5 % with error feedback, `-alone` without it, `-ef21` with the other kind."""
+"""`ternary-5` keeps 5 % with error feedback, `-alone` without it."""
 
 
 def full() -> Plan:
