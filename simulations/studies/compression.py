@@ -35,7 +35,7 @@ def _tuned(contender: Contender) -> Contender:
 
 CONTENDERS = {
     BASELINE: _tuned(_fedit()),
-    **{f"fedit-r32-ternary-{percent}": _fedit(*_ternary(percent)) for percent in (5, 20, 50)},
+    **{f"fedit-r32-ternary-{percent}": _fedit(*_ternary(percent)) for percent in (1, 5, 20, 50)},
     **{f"fedit-r32-ternary-{percent}-alone": _fedit(*_ternary(percent, "none")) for percent in (5, 20)},
     SQUARE: _tuned(_fed_sb()),
     "fed-sb-r32-int8": _fed_sb(_stages('"int8"', '"entropy"')),
