@@ -5,7 +5,7 @@ from math import log2
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
@@ -124,6 +124,32 @@ def test_scales_of_ia3_are_counted_from_one(tiny_bert_folder, tmp_path):
     assert (numbers == 1).double().mean() == pytest.approx(0.9, abs=0.01)
     for name, tensor in before.deltas.items():
         torch.testing.assert_close(before.tensors[name], tensor + 1, rtol=0, atol=1e-6)
+
+
+def test_dora_keeps_its_magnitudes_and_loads_into_peft(tiny_bert_folder, tmp_path):
+    """An adapter of the library's own making: its magnitudes are weights, not changes, and stay as they are."""
+    torch.manual_seed(0)
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_bert_folder)
+    model = get_peft_model(base, LoraConfig(r=4, use_dora=True, target_modules=["query", "value"], task_type="SEQ_CLS"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "dora")
+    before = read_plain(tmp_path / "dora")
+    after = through_the_disk(tmp_path / "dora", tmp_path / "small", head="as-is")
+    magnitudes = [name for name in before.others if "magnitude" in name]
+    assert len(magnitudes) == len([name for name in before.deltas if "lora_A" in name])
+    for name in magnitudes:
+        torch.testing.assert_close(after.tensors[name], before.others[name], rtol=0, atol=0)
+    after.write(tmp_path / "plain")
+    fresh = AutoModelForSequenceClassification.from_pretrained(tiny_bert_folder)
+    again = PeftModel.from_pretrained(fresh, tmp_path / "plain").state_dict()
+    found = [name for name in again if "magnitude" in name]
+    assert len(found) == len(magnitudes)
+    for name in found:
+        stored = after.tensors[name.replace(".default", "").removesuffix(".weight")]
+        torch.testing.assert_close(again[name], stored, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.processes
 LORA = {"kind": "lora", "init": "kaiming"}
 FLORA = {"aggregation": {"scheme": "flora"}, "federation": {"ranks": ["*1=2", "*2=3"]}}
 SCAFFOLD = {"training": {"scaffold": True, "optimizer": "sgd", "max_grad_norm": None, "lr": 0.1}}
+TERNARY = {"upload": ["ternary", "entropy"], "download": ["int8", "entropy"], "density": 0.2}
 TOLERANCE = 1e-6
 """Largest difference of any number of the adapter, fp32; where it was measured, one thread a process, it was 0."""
 
@@ -62,6 +63,8 @@ def assert_same_run(simulated, deployed):
         pytest.param(LORA, FLORA, Forked, id="flora of different ranks"),
         pytest.param(LORA, {"aggregation": {"scheme": "fedsa"}}, Forked, id="fedsa"),
         pytest.param({"kind": "square"}, SCAFFOLD, Forked, id="square with scaffold"),
+        pytest.param({"kind": "square"}, {"compression": TERNARY}, Forked, id="ternary up, steps down"),
+        pytest.param(LORA, {"compression": TERNARY | {"feedback": "ef21"}}, Forked, id="EF21 up, steps down"),
     ],
 )
 def test_simulated_and_deployed_end_alike(tiny_bert_folder, tmp_path, adapter, others, start, record_property):
