@@ -13,11 +13,12 @@ from fedtune.audit.checks import Finding, Release, check_mechanism
 from fedtune.data.base import Rows
 from fedtune.privacy.clipping import clipped_sum
 from fedtune.privacy.plan import Plan
-from fedtune.privacy.rows import PoissonRows
+from fedtune.privacy.rows import RowSampler
 from fedtune.recipe import Recipe
 from fedtune.state import State, subtract
 from fedtune.training.base import Assignment
 from fedtune.training.private import PrivateStep
+from fedtune.training.private_mechanism import Mechanism
 from fedtune.training.resident import Resident
 
 STEPS, SINGLE = 12, 4
@@ -25,10 +26,10 @@ STEPS, SINGLE = 12, 4
 
 
 class WatchedRows:
-    """The coins of a run, with what they gave kept."""
+    """A sampler, with what it gave last kept."""
 
-    def __init__(self) -> None:
-        self._coins = PoissonRows()
+    def __init__(self, coins: RowSampler) -> None:
+        self._coins = coins
         self.drawn: list[int] = []
 
     def draw(self, count: int, rate: float) -> list[int]:
@@ -59,15 +60,16 @@ class Silence:
 def probe(home: Resident, plan: Plan, rows: Rows, state: State, client: str) -> tuple[Finding, ...]:
     """Direct tests of the private step over one client's rows: noise, clip and samples against the plan.
 
-    The step runs as it does in a run, with its own coins and its own noise; only what it does to the state afterwards
-    is the plainest there is. The sum under its noise is computed apart from it, row by row by autograd.
+    The step runs as it does in a run, with its own coins and its own noise, one object for all steps; only what it does
+    to the state afterwards is the plainest there is. The sum under its noise is computed apart from it, row by row by
+    autograd.
     """
     home = replace(home, recipe=_plainest(home.recipe))
     largest = max(_alone(home, rows, state, row) for row in range(min(SINGLE, len(rows))))
-    releases = []
+    coins = WatchedRows(Mechanism.of(home.recipe).rows)
+    step, releases = PrivateStep(home, rows=coins), []
     for _ in range(STEPS):
-        coins = WatchedRows()
-        released = _step(PrivateStep(home, rows=coins), rows, state)
+        released = _step(step, rows, state)
         summed = _clipped_sum(home, plan, rows, state, coins.drawn)
         releases.append(
             Release.of(
