@@ -82,20 +82,21 @@ def test_any_changed_byte_of_a_line_is_noticed(data: st.DataObject) -> None:
 
 
 def test_any_changed_byte_of_a_book_stops_the_work(tmp_path: Path) -> None:
-    book = written(tmp_path, 2)
+    book = written(tmp_path, 1)
     whole = (tmp_path / "rows.jsonl").read_bytes()
     for at in range(len(whole)):
         (tmp_path / "rows.jsonl").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(BookBroken):
             book.entries()
     (tmp_path / "rows.jsonl").write_bytes(whole)
-    assert len(book.entries()) == 2
+    assert len(book.entries()) == 1
 
 
 def test_any_cut_end_of_a_book_stops_the_work(tmp_path: Path) -> None:
     book = written(tmp_path, 2)
     whole = (tmp_path / "rows.jsonl").read_bytes()
-    for size in range(len(whole)):
+    first = whole.index(b"\n") + 1
+    for size in sorted({*range(0, len(whole), 7), first - 1, first, first + 1, len(whole) - 1}):
         (tmp_path / "rows.jsonl").write_bytes(whole[:size])
         with pytest.raises(BookBroken):
             book.entries()
