@@ -70,7 +70,7 @@ def _composition(facts: Facts) -> Say:
 
 
 def _other_runs(_: Facts) -> Say:
-    return "partly", "this ledger knows this run alone; each participant's own budget file sums up all runs on its data"
+    return "partly", "this ledger knows this run alone; each participant's own budget book sums up all runs on its data"
 
 
 def _sensitivity(facts: Facts) -> Say:

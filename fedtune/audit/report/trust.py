@@ -63,11 +63,7 @@ def threats_of(facts: Facts) -> tuple[Threat, ...]:
             "no" if central else "yes",
             "the coordinator knows every update" if central else "each one's noise is its own secret",
         ),
-        Threat(
-            "whoever listens on the network",
-            "partly",
-            "TLS hides what is said where the link has it; who talks when, how long and how much stays visible",
-        ),
+        Threat("whoever listens on the network", *_listener(facts)),
         Threat("whoever reads the ledger", *_ledger_reader(facts)),
         Threat("whoever controls a participant's machine", "no", "that machine holds the rows themselves"),
         Threat("whoever sees other runs on the same data", "no", "those compose with this one; sum them up"),
@@ -96,6 +92,14 @@ def _draws(facts: Facts) -> str:
         "separated": "nobody: no sample is claimed; the rounds of a participant are kept apart",
         "none": "nobody: no sample is claimed",
     }[facts.plan.sampler]
+
+
+def _listener(facts: Facts) -> tuple[Answer, str]:
+    seen = "who talks when, how long and how much stays visible"
+    return {
+        "grpc": ("partly", f"TLS hides what is said; {seen}"),
+        "simulation": ("yes", "nothing was sent anywhere"),
+    }.get(facts.history.opened.link, ("partly", f"TLS hides what is said where the link has it; {seen}"))  # type: ignore[return-value]
 
 
 def _coordinator(facts: Facts) -> tuple[Answer, str]:

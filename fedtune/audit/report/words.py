@@ -9,6 +9,9 @@ from fedtune.privacy.plan import Plan
 ROUNDING = 1e-9
 """What is taken off, relatively, before a bound is rounded up: 0.1 + 0.2 is not to become 0.31."""
 
+LEAST = 1e-12
+"""Smaller shares are said to be this."""
+
 RELATIONS = {
     "add-or-remove-one": "added or removed",
     "replace-one": "replaced by any other",
@@ -46,6 +49,7 @@ def bound_text(share: float) -> str:
     """As `share_text`, rounded up, so that a bound is never said to be less than it is."""
     if share <= 0:
         return "0 %"
+    share = max(share, LEAST)
     unit = 10.0 ** (math.floor(math.log10(share)) - 2)
     return share_text(min(1.0, math.ceil(share / unit * (1 - ROUNDING)) * unit))
 

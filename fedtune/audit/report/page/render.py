@@ -170,7 +170,7 @@ def _moment(time: str) -> str:
 
 def _together(text: str) -> str:
     """With formulas that no line break parts."""
-    return text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _read(package: str, name: str) -> str:
