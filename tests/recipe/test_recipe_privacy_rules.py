@@ -146,6 +146,14 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
         {"compression.feedback": '"none"'},
     ),
     "_local_noise_with_central_options": (LOCAL, {"privacy.clip_quantile": "0.5"}, "independent noise", {}),
+    "_too_many_in_a_sum": (
+        CLIENT,
+        {"privacy.population": "100000", "privacy.delta": "1e-7"},
+        "add up about 10000",
+        {"privacy.sampling_rate": "0.01"},
+    ),
+    "_more_clients_than_the_population": (CLIENT, {"federation.min_clients": "101"}, "waits for more clients", {}),
+    "_rows_kept_back_for_nothing": (CLIENT, {"data.holdout_fraction": "0.1"}, "keeps rows back", {}),
     "_adaptive_clip_of_banded_noise": (BANDED, {"privacy.clip_quantile": "0.5"}, "at one clip", {}),
 }
 
