@@ -15,11 +15,11 @@ PRECISION = 1e-4
 
 
 def calibrate(events_for: Callable[[float], Sequence[Event]], *, epsilon: float, delta: float) -> float:
-    """The least noise multiplier with which `events_for` it spend `epsilon` or less, to 1e-4 of itself above.
+    """The least noise multiplier whose events spend `epsilon` or less: at most 1e-4 of itself above it.
 
-    `events_for` must spend no more the more noise it is given. Guarantees: ε of the events of what is returned was
-    computed and is not above `epsilon`. PrivacyError where no noise is enough, as where events that do not depend on it
-    spend more.
+    `events_for` gives the events of a noise multiplier; they must spend no more the more it is. Guarantees: ε of the
+    events of what is returned was computed and is not above `epsilon`. PrivacyError where no noise is enough, as where
+    events that do not depend on it spend more.
     """
     if not 0 < epsilon < math.inf:
         raise PrivacyError(f"epsilon must be more than 0 and finite, got {epsilon:g}")

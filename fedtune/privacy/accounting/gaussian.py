@@ -12,7 +12,7 @@ from fedtune.privacy.accounting.loss import Loss
 Floats = NDArray[np.float64]
 
 FLOOR = 1e-12
-"""δ below which a covering Gaussian is not asked to lie above the mechanism's: no Gaussian does for every δ."""
+"""δ below which a covering Gaussian need not lie above the mechanism: the rarest outcomes of all would decide."""
 SLACK = 1e-15
 """Rounding of a δ near one."""
 SMALLEST, GREATEST = 1e-9, 1e9

@@ -73,7 +73,7 @@ class Loss:
     """What a composition of events may show of one unit, either way.
 
     `removed` compares a run with the unit to one without it, `added` the reverse. Guarantees: an upper bound of δ at
-    every ε, and so of ε at every δ, up to 1e-8 of itself for the rounding of doubles.
+    every ε, and so of ε at every δ, up to 1e-7 of itself for the rounding of doubles.
     """
 
     removed: Side
