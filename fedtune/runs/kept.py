@@ -42,7 +42,7 @@ class Keep:
 
     def path_of(self, run: str, client: str) -> Path:
         """The folder of one client in one run."""
-        return self._folder / quote(run, safe="") / quote(client, safe="")
+        return self._folder / _file_name(run) / _file_name(client)
 
     def read(self, run: str, client: str, *, before: int) -> State:
         """What was kept after the newest round before `before`; empty where nothing was. RunError where damaged."""
@@ -65,6 +65,12 @@ class Keep:
             rounds = _rounds(folder)
             for old in set(rounds) - set([r for r in rounds if r <= round_][-_VERSIONS:]):
                 (folder / f"round-{old:06d}.safetensors").unlink()
+
+
+def _file_name(text: str) -> str:
+    """A name of its own for every text, within the folder whatever a coordinator calls its run."""
+    name = quote(text, safe="")
+    return {"": "%", ".": "%2E", "..": "%2E%2E"}.get(name, name)
 
 
 def newest_round(folder: Path) -> int:

@@ -43,7 +43,7 @@ def test_a_run_learns_and_leaves_everything_behind(tiny_bert_folder, rows, tmp_p
     folder = RunFolder.open(path)
     records = folder.rounds()
     assert [r.round for r in records] == list(range(9))
-    assert records[-1].central.loss < records[0].central.loss
+    assert records[-1].train_loss < 0.8 * records[1].train_loss
     assert max(r.central.accuracy for r in records) > 0.75
     assert folder.status == "finished"
     assert all(c.outcome == "ok" and c.bytes_up > 0 and c.bytes_down > 0 for r in records[1:] for c in r.clients)
