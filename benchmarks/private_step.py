@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads would burn the seconds that are measured
 
 import torch
 from torch import nn

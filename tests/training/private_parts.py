@@ -33,6 +33,16 @@ def private(resident: Resident, **privacy: Any) -> Resident:
     return replace(resident, recipe=recipe)
 
 
+def lively(resident: Resident) -> Resident:
+    """The same resident with larger base matrices: at their random start hardly any gradient reaches an adapter."""
+    trained = {id(parameter) for parameter in resident.attached.parameters().values()}
+    with torch.no_grad():
+        for parameter in resident.attached.model.parameters():
+            if parameter.ndim > 1 and id(parameter) not in trained:
+                parameter.mul_(8)
+    return resident
+
+
 class NoNoise:
     """Zeros, to see the sum behind the noise."""
 

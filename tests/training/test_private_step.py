@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+from fedtune.adapters.slots import narrow, widen
 from fedtune.errors import PrivacyError, TrainingError
 from fedtune.recipe import AdapterSection
 from fedtune.seeds import derive_seed
@@ -27,7 +28,7 @@ from tests.training.parts import (
     random_state,
     text_rows,
 )
-from tests.training.private_parts import ADAPTERS, Counted, Given, NoNoise, SeededNoise, distance, private
+from tests.training.private_parts import ADAPTERS, Counted, Given, NoNoise, SeededNoise, distance, lively, private
 
 SQUARE = ADAPTERS["square"]
 SGD = {"optimizer": "sgd", "lr": 1.0, "weight_decay": 0.0, "batch_size": 4}
@@ -113,10 +114,10 @@ def test_one_row_more_or_less_moves_the_sum_by_the_clip_at_most(
         "vit": ("image-classification", "tiny_vit_folder", image_rows),
     }[task]
     home = adapted_resident(request.getfixturevalue(fixture), SQUARE, name, steps=1, **{**SGD, "batch_size": 8})
-    home = private(home, clip=0.01, clipping=clipping)
+    home = private(lively(home), clip=0.01, clipping=clipping)
     rows = make_rows(7)
-    share = replace(assignment(home, rows), state={n: t * size for n, t in random_state(home).items()})
-    share = replace(share, state={n: t * (0 if n.startswith("head") else 1) for n, t in share.state.items()})
+    state = {n: t * (1 if n.startswith("head") else size) for n, t in random_state(home).items()}
+    share = replace(assignment(home, rows), state=state)
     widths = [len(row.get("input_ids", ())) for row in rows.examples]
     without = [i for i in range(7) if i != widths.index(max(widths))]
     more, less = step_of(home, share, list(range(7))), step_of(home, share, without)
@@ -255,21 +256,23 @@ def test_bf16_keeps_the_bound_and_comes_close(tiny_bert_folder: Path) -> None:
 
 
 def test_a_client_of_fewer_slots_trains_the_smaller_adapter(tiny_bert_folder: Path) -> None:
-    """What lies outside of the slots stays zero, and takes nothing of the clip."""
-    from fedtune.adapters.slots import narrow, widen
+    """What lies outside of the slots stays zero, and takes nothing of the clip. From zero, where gradients are small
+    and steps are long, so that a wrong clip shows."""
 
-    small_section = AdapterSection(kind="square", rank=2, targets="attention")
-    large_section = AdapterSection(kind="square", rank=6, targets="attention")
-    small = private(adapted_resident(tiny_bert_folder, small_section, steps=2, **SGD), clip=0.05)
-    large = private(adapted_resident(tiny_bert_folder, large_section, steps=2, **SGD), clip=0.05)
+    def home(rank: int) -> Resident:
+        section = AdapterSection(kind="square", rank=rank, targets="attention", head=False)
+        return private(adapted_resident(tiny_bert_folder, section, steps=2, **{**SGD, "lr": 1e6}), clip=1e-7)
+
+    small, large = home(2), home(6)
     axes, alone = large.attached.axes(), assignment(small, text_rows(8))
+    alone = replace(alone, state={name: torch.zeros_like(t) for name, t in alone.state.items()})
     share = replace(alone, state=widen(alone.state, large.shapes(), axes, (0, 1)), slots=(0, 1))
     drawn = ([0, 1, 2, 5], [3, 4, 6])
     expected = next(PrivateStep(small, noise=NoNoise(), rows=Given(*drawn)).train([alone])).state
     result = next(PrivateStep(large, noise=NoNoise(), rows=Given(*drawn)).train([share])).state
     own = narrow(result, axes, (0, 1))
-    assert distance(own, expected) < 1e-6
-    assert distance(own, alone.state) > 1e-3
+    assert distance(own, expected) < 1e-3
+    assert distance(own, alone.state) > 0.01
     noised = next(PrivateStep(large, rows=Given(*drawn)).train([share])).state
     for state in (result, noised):
         outside = {
