@@ -28,7 +28,8 @@ def _one_pass(prepared: Prepared) -> float:
 def _trained_rows(prepared: Prepared) -> float:
     """Rows that all clients pass over in all rounds."""
     recipe, plan = prepared.recipe, prepared.plan
-    clients = recipe.federation.clients_per_round or len(prepared.canaries.names)
+    real = [name for name in prepared.canaries.names if name not in prepared.canaries.coins]
+    clients = recipe.federation.clients_per_round or len(real)
     if plan.sampler == "poisson-clients":
         clients = round(clients * plan.sampling_rate)
     rows = len(prepared.rows)

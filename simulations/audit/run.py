@@ -13,6 +13,7 @@ import torch
 
 from client.work import Workplace
 from fedtune import __version__
+from fedtune.audit.checks import Finding
 from fedtune.audit.claim import tradeoff_of
 from fedtune.audit.estimators import Scores, clopper_pearson, curve_p_value, one_run, one_run_fdp
 from fedtune.audit.result import (
@@ -46,8 +47,10 @@ KINDS: Mapping[str, type[ExampleCanaries] | type[ClientCanaries]] = MappingProxy
     {"example": ExampleCanaries, "client": ClientCanaries}
 )
 """By `privacy.unit`."""
-_PER_ATTACK = 3
+PER_ATTACK = 3
 """Statements that decide: two bounds and the claim's curve."""
+FOR_CHECKS = 0.1
+"""The share of the error that the direct tests may spend; the statements of the attacks have the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,8 @@ def run_audit(
 ) -> tuple[AuditResult, Path]:
     """Run it; returns the record, which is in the run folder as `audit.json` too, and that folder.
 
-    Guarantees: what decides holds together with `confidence`, however many attacks and estimators there are. Raises
-    FedtuneError.
+    Guarantees: what decides holds together with `confidence`, however many attacks, estimators and direct tests there
+    are: a sound run fails with probability 1 - `confidence` at most. Raises FedtuneError.
     """
     started = time.monotonic()
     folder = _simulate(prepared, workers, listener)
@@ -112,7 +115,7 @@ def _conclude(
 ) -> AuditResult:
     plan, canaries = prepared.plan, prepared.canaries
     scores = {attack: Scores.join(s, canaries.coins) for attack, s in canaries.scores(released, told).items()}
-    alpha = (1 - confidence) / (_PER_ATTACK * len(scores))
+    alpha = (1 - FOR_CHECKS) * (1 - confidence) / (PER_ATTACK * len(scores))
     side = canaries.side(released, plan.delta, confidence)
     return AuditResult(
         run=run,
@@ -152,3 +155,17 @@ def _claims(scores: Mapping[Attack, Scores], plan: Plan, alpha: float) -> tuple[
     curve = tradeoff_of(plan.planned())
     p_values = {attack: curve_p_value(s, curve) for attack, s in scores.items()}
     return tuple(ClaimRecord(attack=attack, p_value=p, refuted=p <= alpha) for attack, p in p_values.items())
+
+
+def _checks(findings: tuple[Finding, ...], alpha: float) -> tuple[CheckRecord, ...]:
+    """The direct tests, those of chance each at its share of `alpha`."""
+    chances = max(1, sum(f.p_value is not None for f in findings))
+    return tuple(
+        CheckRecord(
+            name=f.name,
+            holds=f.holds if f.p_value is None else f.p_value > alpha / chances,
+            p_value=f.p_value,
+            found=f.found,
+        )
+        for f in findings
+    )

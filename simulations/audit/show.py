@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fedtune.audit.estimators import reach
 from fedtune.audit.result import AuditResult
 from simulations.audit.setting import Told
 
@@ -71,8 +72,9 @@ def _checks(result: AuditResult) -> Table:
 
 def _verdict(result: AuditResult) -> str:
     if result.passed:
+        most = reach(result.canaries, delta=result.delta, confidence=max(b.confidence for b in result.bounds))
         return (
             f"Nothing speaks against the claim: ε ≥ {result.lower_bound:.3f} with confidence {result.confidence:g}. "
-            "That is no proof of it."
+            f"That is no proof of it; on {result.canaries} canaries a perfect attack shows ε ≥ {most:.2f}."
         )
     return "\n".join(f"[bold red]Against the claim:[/] {sentence}." for sentence in result.against)

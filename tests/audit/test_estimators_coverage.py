@@ -18,7 +18,7 @@ from fedtune.audit.estimators.one_run import one_run_p_value
 from fedtune.audit.estimators.tradeoff import gaussian, gaussian_epsilon
 from tests.audit.scores_examples import gaussian_scores, response_scores, scores_of
 
-RUNS, CONFIDENCE, DELTA = 300, 0.9, 1e-3
+RUNS, CONFIDENCE, DELTA = 150, 0.9, 1e-3
 MOST = int(binom.ppf(0.9999, RUNS, 1 - CONFIDENCE))
 """More failures than this would come of a bound of this confidence once in ten thousand tests."""
 

@@ -20,6 +20,7 @@ from fedtune.audit.estimators import (
     one_run_against,
     one_run_fdp,
     one_run_gaussian,
+    reach,
 )
 from fedtune.audit.estimators.cosine import null_threshold, two_normals_epsilon
 from fedtune.audit.estimators.guesses import Calls, Guesses, grid, guess
@@ -254,3 +255,13 @@ def test_what_is_no_cosine_is_refused(cosines):
     for estimator in (cosine_estimate, cosine_bound):
         with pytest.raises(PrivacyError):
             estimator(cosines, dimension=10, delta=1e-5)
+
+
+@pytest.mark.parametrize("canaries", [2, 50, 400])
+def test_no_audit_sees_further_than_its_reach(canaries):
+    furthest = reach(canaries, delta=1e-5, confidence=0.95)
+    coins = np.random.default_rng(9).random(canaries) < 0.5
+    for bound in (one_run, one_run_fdp):
+        assert bound(scores_of(coins, coins), delta=1e-5).epsilon <= furthest + 1e-6
+    assert furthest <= math.log(canaries / -math.log(0.95)) + 0.1
+    assert (furthest > 1) == (canaries >= 50)

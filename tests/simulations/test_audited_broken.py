@@ -38,7 +38,7 @@ CLIENT = (
 
 def recipe(model, folder, lines):
     """One of the two recipes above."""
-    return recipe_for(model, write_rows(folder / "rows.jsonl", 160), folder / "runs", *lines)
+    return recipe_for(model, write_rows(folder / "rows.jsonl", 110), folder / "runs", *lines)
 
 
 def failures(model, folder, lines, canaries):

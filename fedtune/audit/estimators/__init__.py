@@ -5,6 +5,7 @@ from fedtune.audit.estimators.clopper_pearson import clopper_pearson, epsilon_fr
 from fedtune.audit.estimators.cosine import cosine_bound, cosine_estimate
 from fedtune.audit.estimators.one_run import one_run, one_run_against
 from fedtune.audit.estimators.one_run_fdp import curve_p_value, one_run_fdp, one_run_gaussian
+from fedtune.audit.estimators.reach import reach
 from fedtune.audit.estimators.scores import Scores
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "one_run_against",
     "one_run_fdp",
     "one_run_gaussian",
+    "reach",
 ]
