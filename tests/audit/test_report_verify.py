@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -13,11 +14,12 @@ from report_examples import client_run, example_run, measured
 
 from fedtune.audit.ledger import Ledger, read_ledger
 from fedtune.audit.report import verify as verification
-from fedtune.audit.report.document import gather, make_report
+from fedtune.audit.report.document import gather, make_report, schema
 from fedtune.audit.report.facts import Facts
 from fedtune.audit.report.signature import is_genuine
 from fedtune.audit.report.verify import TOLERANCE, adapter_difference, compare, read_report, verify
 from fedtune.audit.report.write import measured_in, write_report
+from fedtune.audit.result import AuditResult
 from fedtune.errors import LedgerBroken, PrivacyError
 
 Path_ = tuple[str | int, ...]
@@ -81,6 +83,12 @@ def test_a_report_is_what_its_ledger_gives(run: Path, report: dict[str, Any]) ->
     assert verdict.differences == ()
     assert verdict.notes == ()
     assert read_report(run / "audit-report.json") == report
+
+
+def test_a_report_with_an_empirical_audit_keeps_the_schema_which_knows_all_of_it(report: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator(schema()).validate(report)
+    record = schema()["properties"]["figures"]["properties"]["empirical"]["oneOf"][1]["properties"]["record"]
+    assert record["properties"].keys() == AuditResult.model_fields.keys()
 
 
 @settings(max_examples=150, deadline=None)
