@@ -53,7 +53,7 @@ def failures(model, folder, lines, canaries):
     [
         ("SecureNoise", NoNoise, "noise scale"),
         ("SecureNoise", ReusedNoise, "fresh noise"),
-        ("PoissonRows", ShuffledRows, "sample overlap"),
+        ("PoissonRows", ShuffledRows, "sample sizes"),
         ("clipped_sum", lambda found, clip, how: clipped_sum(found, 2 * clip, how), "clip"),
     ],
     ids=["noise forgotten", "noise seed reused", "batch not Poisson", "clip off by a factor of two"],
