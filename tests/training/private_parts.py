@@ -98,8 +98,10 @@ def train_one_by_one(
         for row in chosen:
             for name, gradient in clipped(_gradient(model, parameters, share, row), section).items():
                 total[name] += gradient
-        for name in sorted(parameters):
-            noised = total[name] + noise.normal(tuple(total[name].shape)) * section.noise_multiplier * section.clip
+        names = sorted(parameters)
+        drawn = noise.normal((sum(total[name].numel() for name in names),)) * section.noise_multiplier * section.clip
+        for name, part in zip(names, drawn.split([total[name].numel() for name in names]), strict=True):
+            noised = total[name] + part.view(total[name].shape)
             parameters[name].grad = noised / (training.batch_size * training.accumulate)
             if training.proximal:
                 start = share.state[name].double() if name in share.state else torch.ones_like(parameters[name])

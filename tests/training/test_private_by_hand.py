@@ -120,14 +120,19 @@ def _by_opacus(
     from opacus.grad_sample import GradSampleModule
     from opacus.optimizers import DPOptimizer, DPPerLayerOptimizer
 
-    noise, section = SeededNoise(1), home.recipe.privacy
+    section, parameters = home.recipe.privacy, home.attached.parameters()
+    noise = SeededNoise(1)
+    left: list[torch.Tensor] = []
 
     def draw(std: float, reference: torch.Tensor, **_: Any) -> torch.Tensor:
-        return (noise.normal(reference.shape) * std).float()
+        """Our noise is one draw for all tensors; Opacus asks for one tensor's after the other, in the same order."""
+        if not left:
+            sizes = [p.numel() for p in parameters.values()]
+            left.extend(noise.normal((sum(sizes),)).split(sizes))
+        return (left.pop(0).view(reference.shape) * std).float()
 
     monkeypatch.setattr("opacus.optimizers.optimizer._generate_noise", draw)
     home.attached.load(share.state)
-    parameters = home.attached.parameters()
     model = home.attached.model
     module = GradSampleModule(model, strict=False).train()
     for part in model.modules():  # no dropout, as in private steps, but hooks that listen
