@@ -38,8 +38,8 @@ def test_a_start_from_noised_gradients_costs_noise_in_training(tmp_path):
     [(1.0, 0.671, 1.48, 1.58, 0.806), (3.0, 0.491, 3.95, 4.16, 0.546), (5.0, 0.427, 6.43, 6.73, 0.484)],
 )
 def test_the_published_protocol_reports_less_than_it_spends(reported, noise, fixed, by_rows, needed):
-    """Against figures of an RDP accountant with fewer orders, which is up to a twentieth looser."""
+    """Against figures of an RDP accountant with fewer orders, which is up to 7 % looser."""
     row = recompute(reported)
     found = (row.noise_multiplier, row.fixed_delta, row.row_delta, row.needed)
-    assert found == pytest.approx((noise, fixed, by_rows, needed), rel=0.05)
+    assert found == pytest.approx((noise, fixed, by_rows, needed), rel=0.07)
     assert row.row_delta > 1.3 * reported
