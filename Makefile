@@ -35,7 +35,7 @@ types:
 	$(BIN)/mypy
 
 unit:
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 protos: setup ## Compile the .proto files
 	$(BIN)/python -m protos.compile

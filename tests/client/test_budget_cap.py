@@ -104,19 +104,24 @@ def test_a_refusal_of_the_cap_does_not_stop_cheaper_tasks(tmp_path: Path) -> Non
     guard.reserve(task_of(cheap), cheap, "me", rows=10)
 
 
-def work_until_declined(folder: Path, name: str, cap: float, go: int) -> int:
-    """In a forked process: take rounds on until there is no room, and end with their number; returns its id."""
+def work_until_declined(folder: Path, name: str, cap: float, go: int, begun: int) -> int:
+    """In a forked process: take rounds on until there is no room, and end with their number; returns its id.
+
+    After its first round it says so on `begun`, and waits for a byte of `go`.
+    """
     child = os.fork()
     if child:
         return child
     taken = 255
     try:
-        os.read(go, 1)
         guard, recipe, count = guard_of(folder, cap), recipe_of(), 0
         while taken == 255:
             try:
                 guard.reserve(task_of(recipe, run=name, round_=count), recipe, name, rows=10)()
                 count += 1
+                if count == 1:
+                    os.write(begun, b".")
+                    os.read(go, 1)
             except BudgetSpent:
                 taken = count
     finally:
@@ -128,11 +133,14 @@ def test_processes_on_one_data_set_together_keep_the_cap(tmp_path: Path) -> None
     allowed = 30
     cap = spent([entry_of(*charged(recipe_of()))] * allowed, DELTA, gaussian_epsilon).epsilon
     go, start = os.pipe()
-    workers = [work_until_declined(tmp_path, f"client-{number}", cap, go) for number in range(4)]
-    os.write(start, b"go, go")
+    heard, begun = os.pipe()
+    workers = [work_until_declined(tmp_path, f"client-{number}", cap, go, begun) for number in range(4)]
+    for _ in workers:
+        os.read(heard, 1)
+    os.write(start, b"." * len(workers))
     taken = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
     assert sum(taken) == allowed
-    assert sum(count > 0 for count in taken) > 1  # they did work at once
+    assert all(count > 0 for count in taken)
     reserved = [entry for entry in Book(tmp_path, "rows").entries() if entry.what == "reserve"]
     assert spent(reserved, DELTA, gaussian_epsilon).epsilon <= cap
     assert len(reserved) == allowed
