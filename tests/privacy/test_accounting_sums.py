@@ -1,5 +1,7 @@
 """The grid and the transform: discrete pairs against closed forms, sums against direct convolution down to 1e-15."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from fedtune.privacy.accounting.composition import compose
 from fedtune.privacy.accounting.convolve import add_up
 from fedtune.privacy.accounting.step import divergence, step
-from fedtune.privacy.accounting.window import Part, window_of
+from fedtune.privacy.accounting.window import Part, Window, window_of
 from tests.privacy.accounting_events import event, gaussian, sampled
 
 WIDTH = 2.0**-6
@@ -60,6 +62,18 @@ def directly(parts):
 
 def parts_of(*groups):
     return [Part.of(one.first, one.with_unit, count) for one, count in ((step(s, q, WIDTH), n) for s, q, n in groups)]
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.05])
+def test_a_spectrum_with_a_zero_is_summed_exactly_and_without_a_warning(tilt):
+    """Two equal masses have nothing at the highest frequency, to the last bit: log 0 times a count."""
+    parts = [Part(0, np.array([0.5, 0.5]), 5), Part(-1, np.array([0.25, 0.5, 0.25]), 3)]
+    first, mass = directly(parts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        total = add_up(parts, Window(first, first + 15, tilt, cut=False))
+    assert total.first == first
+    np.testing.assert_allclose(total.mass, np.pad(mass, (0, 16 - len(mass))), rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
 
 from fedtune.privacy.accounting.window import LOST, Floats, Part, Window
@@ -45,14 +46,25 @@ def _transformed(parts: Sequence[Part], window: Window, tilt: float) -> Floats:
     start, scale = 0, 0.0
     for part in parts:
         mass, log_total = _tilted(part.mass, tilt) if tilt else (part.mass, 0.0)
-        with np.errstate(divide="ignore"):
-            spectrum += part.count * np.log(fft.rfft(_wrapped(mass, length)))
+        spectrum += _log_power(fft.rfft(_wrapped(mass, length)), part.count)
         start += part.count * part.first
         scale += part.count * (log_total + tilt * part.first)
     mass = np.roll(fft.irfft(np.exp(spectrum), length), (start - window.first) % length)[: window.points]
     if tilt:
         mass = mass * np.exp(np.minimum(scale - tilt * np.arange(window.first, window.last + 1), 700))
     return np.asarray(np.maximum(mass, 0))
+
+
+def _log_power(spectrum: NDArray[np.complex128], count: int) -> NDArray[np.complex128]:
+    """log of the spectrum to the power of `count`; minus infinity, with an angle of zero, where it is zero.
+
+    Modulus and angle apart: a count times the complex logarithm of zero is minus infinity plus NaN.
+    """
+    with np.errstate(divide="ignore"):
+        logs = np.log(spectrum)
+    logs.real *= count
+    logs.imag *= count
+    return logs
 
 
 def _tilted(mass: Floats, order: float) -> tuple[Floats, float]:
