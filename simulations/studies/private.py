@@ -49,6 +49,6 @@ def quick() -> Plan:
         "contenders": few,
         "splits": {"eps-3": SPLITS["eps-3"]},
         "seeds": wanted.seeds[:1],
-        "settings": ("federation.rounds=4",),
+        "settings": ("federation.rounds=3",),
     }
     return wanted.model_copy(update=changes)
