@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 
 from fedtune.errors import PrivacyError
 from fedtune.privacy.accounting import compose, curve, delta_of, epsilon_of
+from fedtune.privacy.accounting.accountants import PRV_MOST
 from fedtune.privacy.accounting.groups import MOST, groups_of, rounding
 from tests.privacy.accounting_events import event, gaussian, sampled, sampled_pair
 
@@ -209,6 +210,17 @@ def test_a_name_or_number_that_means_nothing_is_refused():
     for epsilon in (-0.1, math.nan):
         with pytest.raises(PrivacyError, match="epsilon must be"):
             delta_of([event(1.0)], epsilon)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+def test_prv_is_not_asked_where_it_is_slow_and_in_the_end_wrong():
+    """Opacus itself says 709.8, the logarithm of the largest double, where 789.3 is spent."""
+    run = [event(0.15)]
+    assert 49.8 < epsilon_of(run, 1e-5) <= PRV_MOST
+    assert epsilon_of(run, 1e-5, "prv") == pytest.approx(epsilon_of(run, 1e-5), abs=0.02)
+    for sigma in (0.149, 0.028):
+        with pytest.raises(PrivacyError, match=r"prv is not asked beyond ε = 50, .*: take pld"):
+            epsilon_of([event(sigma)], 1e-5, "prv")
 
 
 def test_a_curve_holds_epsilon_by_delta_and_delta_by_epsilon():
