@@ -60,18 +60,20 @@ class Sampled(Mechanism):
 
 
 class Separated(Mechanism):
-    """Clients in turns, so that nobody is in two rounds that are less than `bands` apart; noise correlated over rounds.
+    """Clients in turns, so that nobody is in two rounds that are less than `separation` apart; noise correlated over
+    rounds.
 
     With `population` clients of which `clients_per_round` are to be in a round, each is in every
-    population/clients_per_round rounds, which is never less than the separation that the plan counts on.
+    population/clients_per_round rounds: the separation that the plan counts participations by. It is no less than the
+    bands of the noise, so that the columns of a client's rounds share no row.
     """
 
     def __init__(self, recipe: Recipe, plan: Plan, source: NoiseSource, remembers: Remembers) -> None:
         asked, past = recipe.federation.clients_per_round, remembers()
         self.divisor = float(asked)
         self._turns = Turns(
-            period=max(plan.bands, recipe.privacy.population // asked),
-            most=separated_participations(plan.rounds, plan.bands),
+            period=plan.separation,
+            most=separated_participations(plan.rounds, plan.separation),
             seed=recipe.run.seed,
             taken=past.drawn,
             known_as=past.known_as,

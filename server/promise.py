@@ -22,6 +22,6 @@ def _sampling(plan: Plan) -> str:
     return {
         "poisson-rows": f"rows sampled with q = {plan.sampling_rate:g}, {plan.steps} steps a round",
         "poisson-clients": f"clients sampled with q = {plan.sampling_rate:g}",
-        "separated": f"each client at most once in {plan.bands} rounds",
+        "separated": f"each client at most once in {plan.separation} rounds",
         "none": "no sampling",
     }[plan.sampler]

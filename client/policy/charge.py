@@ -51,13 +51,17 @@ def _central(task: Task, recipe: Recipe, plan: Plan, past: Sequence[Entry]) -> C
     """Noise of the coordinator, as it claims: every round is paid for, also those that this client is not drawn for.
 
     The first task pays for all planned rounds: a sample hides who is in it from the first round to the last, whether a
-    client sees them or not. More is due only for rounds beyond them, and for one that is asked for again.
+    client sees them or not. More is due only for rounds beyond them, for one that is asked for again, and where a client
+    whose rounds are to lie apart is asked more often than that: it never pays for fewer rounds than it was asked for.
     """
     paid = max((entry.through for entry in past), default=0)
     through = max(paid, recipe.federation.rounds, task.round)
-    again = any(entry.what == "reserve" and (entry.task, entry.round) == ("train", task.round) for entry in past)
+    asked = [entry for entry in past if (entry.what, entry.task) == ("reserve", "train")]
+    again = any(entry.round == task.round for entry in asked)
     if plan.sampler == "separated":
-        times = separated_participations(through, plan.bands) - separated_participations(paid, plan.bands) + again
+        more = separated_participations(through, plan.separation) - separated_participations(paid, plan.separation)
+        bought = sum(event.count for entry in asked for event in entry.events)
+        times = max(more + again, len(asked) + 1 - bought)
         # One participation each; together they are what the plan releases at once: (Σ σ⁻²)^(-1/2) = σ/√times.
         per_round: tuple[Event, ...] = (Event(noise_multiplier=plan.noise_multiplier),)
     else:

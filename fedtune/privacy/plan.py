@@ -33,7 +33,7 @@ class Plan:
     sampling_rate: float
     sampler: Literal["poisson-rows", "poisson-clients", "separated", "none"]
     """Who is in: rows drawn by the client, clients drawn by the coordinator, clients at most once in
-    `min_separation` rounds, or whoever is there."""
+    `separation` rounds, or whoever is there."""
     trust: Trust
     """Who adds the noise: until then the unit is not hidden from it."""
     steps: int
@@ -52,6 +52,8 @@ class Plan:
     """How many of those are planned."""
     bands: int = 0
     """Of the banded mechanism; 0 for the others."""
+    separation: int = 0
+    """How many rounds two rounds of one client are apart at least, `bands` or more; 0 for the other mechanisms."""
 
     def planned(self) -> tuple[Event, ...]:
         """The events of the whole run, for a participant of every round."""
@@ -116,9 +118,19 @@ def _check_reached(recipe: Recipe) -> None:
         )
 
 
-def separated_participations(rounds: int, min_separation: int) -> int:
+def separation_of(recipe: Recipe) -> int:
+    """How many rounds two rounds of one client are apart at least: what turns are kept by, and participations counted.
+
+    `privacy.population` clients take turns by `federation.clients_per_round`, so that a turn comes round no sooner than
+    after the quotient, and never within `privacy.min_separation`.
+    """
+    section, asked = recipe.privacy, recipe.federation.clients_per_round
+    return max(section.min_separation, section.population // asked if asked else 0)
+
+
+def separated_participations(rounds: int, separation: int) -> int:
     """How many rounds one client can be in at most."""
-    return math.ceil(rounds / min_separation)
+    return math.ceil(rounds / separation)
 
 
 def _plan(recipe: Recipe, sigma: float) -> Plan:
@@ -166,10 +178,15 @@ def _client(recipe: Recipe, sigma: float, plan: Plan) -> Plan:
     central = replace(plan, unit="client", trust="coordinator", sampler="poisson-clients")
     if section.mechanism == "banded":
         # Columns of unit norm, at most `most` of them of one client and no two overlapping: √most.
-        most = separated_participations(plan.rounds, section.min_separation)
-        event = Event(noise_multiplier=sigma / math.sqrt(most))
+        separation = separation_of(recipe)
+        most = separated_participations(plan.rounds, separation)
         return replace(
-            central, sampler="separated", sampling_rate=1.0, run_events=(event,), bands=section.min_separation
+            central,
+            sampler="separated",
+            sampling_rate=1.0,
+            run_events=(Event(noise_multiplier=sigma / math.sqrt(most)),),
+            bands=section.min_separation,
+            separation=separation,
         )
     # The count's sensitivity is 1/2 (b - 1/2), its noise is that of the count itself.
     joint = sigma if section.clip_quantile is None else jointly(sigma, 2 * section.count_noise)

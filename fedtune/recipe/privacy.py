@@ -33,9 +33,10 @@ class PrivacySection(Section):
     mechanism: Literal["sampled", "banded"] = "sampled"
     """`client`: fresh noise over Poisson samples of clients; or correlated noise (banded square root factorisation,
     DP-FTRL, arXiv 2405.13763) where who is there cannot be drawn at random: each client at most once in
-    `min_separation` rounds."""
+    `population` / `clients_per_round` rounds."""
     min_separation: int = Field(1, ge=1)
-    """`banded`: rounds between two rounds of one client, and the number of bands."""
+    """`banded`: the number of bands, and the rounds that two rounds of one client are apart at the very least; its turn
+    comes round after `population` / `clients_per_round`, which must not be less, and that is what ε counts by."""
     noise: Literal["coordinator", "client"] = "coordinator"
     """`client`: who adds the noise. `client` is for those who do not trust the coordinator: each
     adds the whole of it."""

@@ -46,8 +46,10 @@ class Recipe(Section):
     def for_clients(self) -> dict[str, Any]:
         """What a client needs to know, without defaults: JSON values that `from_coordinator` reads back."""
         shared = self.model_dump(mode="json", exclude_defaults=True, exclude=PRIVATE_TO_COORDINATOR)
-        if self.privacy.unit == "client":  # a client's budget pays for the whole run: the plan's rounds are public
+        if self.privacy.unit == "client":  # a client's budget pays for the whole run: what the plan counts is public
             shared["federation"] = {"rounds": self.federation.rounds}
+            if self.privacy.mechanism == "banded":
+                shared["federation"]["clients_per_round"] = self.federation.clients_per_round
         return {**shared, "run": {"seed": self.run.seed}}
 
     @classmethod

@@ -19,6 +19,7 @@ from fedtune.audit.ledger.pseudonym import RunSecret
 from fedtune.audit.ledger.signing import Signer, is_signed, public_pem, read_public_key
 from fedtune.cli.ledger import ledger as command
 from fedtune.errors import LedgerBroken
+from fedtune.recipe import FederationSection
 
 CLIENT = {"unit": "client", "sampling_rate": 0.5, "population": 4}
 
@@ -169,6 +170,33 @@ def test_clients_whose_rounds_lie_too_close_are_found(tmp_path):
         else:
             with pytest.raises(LedgerBroken, match="again within 2 rounds"):
                 verify(read_ledger(folder))
+
+
+def test_clients_of_a_long_period_are_held_to_it_and_to_as_many_rounds_as_were_paid_for(tmp_path):
+    """Eight clients, two a round: four rounds apart, although two bands would let them come back after two."""
+    federation = FederationSection(rounds=5, clients_per_round=2)
+    banded = {**CLIENT, "mechanism": "banded", "min_separation": 2, "population": 8}
+    recipe = private_recipe(**banded).model_copy(update={"federation": federation})
+    cases = {
+        "abcda": "",
+        "abab": "again within 4 rounds",
+        "abcda---a": "more rounds than the 2",
+        "ab?": "does not say who was asked",
+    }
+    for names, found in cases.items():
+        folder = tmp_path / f"case-{len(names)}"
+        folder.mkdir()
+        writer = fill(folder, rounds=0, close=False, recipe=recipe)
+        for round_, name in enumerate(names, start=1):
+            asked = (name * 32,) if name in "abcd" else ()
+            drawn = None if name == "?" else Drawn(population=8, sampling_rate=1.0, asked=asked)
+            writer.append(reserve(round_, a_plan(recipe), names=()).model_copy(update={"drawn": drawn}))
+            writer.append(ledger_examples.abort(writer))
+        if found:
+            with pytest.raises(LedgerBroken, match=found):
+                verify(read_ledger(folder))
+        else:
+            verify(read_ledger(folder))
 
 
 def test_an_adapter_is_known_by_names_and_bytes(tmp_path):

@@ -125,6 +125,11 @@ def test_the_figures_are_those_of_the_accountant_to_1e_6(told: tuple[Path, dict[
 def test_other_accountants_and_attacks_stand_in_their_right_order(told: tuple[Path, dict[str, Any]]) -> None:
     spent = told[1]["figures"]["spent"]
     assert spent["epsilon"] < spent["beside"]["prv"] < spent["beside"]["rdp"]
+    everyone, each = raw_counts(told[0])
+    totals = [everyone + own for own in each.values()] or [everyone]
+    google = max(epsilon_by_google(counts, spent["delta"]) for counts in totals)
+    assert spent["beside"]["dp-accounting"] == pytest.approx(google, rel=1e-4)
+    assert spent["beside"]["dp-accounting"] == pytest.approx(spent["epsilon"], rel=2e-3)
     epsilons = [point["epsilon"] for point in spent["curve"]]
     assert epsilons == sorted(epsilons)
     assert [point["delta"] for point in spent["curve"]] == sorted((p["delta"] for p in spent["curve"]), reverse=True)

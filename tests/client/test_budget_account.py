@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.policy.account import CLIENT, EXCHANGED, ROW, spent
-from client.policy.charge import charge_of
+from client.policy.charge import Charge, charge_of
 from client.policy.entry import Entry
 from fedtune.privacy.events import Event
 from fedtune.privacy.plan import Plan, plan_of
@@ -135,10 +135,19 @@ def test_local_noise_is_paid_by_round() -> None:
     assert charge.events == (Event(noise_multiplier=2.0),)
 
 
-@pytest.mark.parametrize("privacy", [CENTRAL, BANDED])
-def test_noise_of_the_coordinator_is_paid_for_the_whole_run_at_the_first_task(privacy: dict[str, object]) -> None:
+WAYS = {
+    "drawn": (CENTRAL, {}),
+    "turns": (BANDED, {"clients_per_round": 12}),
+    "rare": (BANDED, {"clients_per_round": 5}),
+}
+"""50 clients: drawn, in every 4th round, in every 10th."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_noise_of_the_coordinator_is_paid_for_the_whole_run_at_the_first_task(way: str) -> None:
     """As a client sees it: from what the coordinator sends, which leaves out nothing that the price depends on."""
-    recipe = recipe_of(privacy=privacy, federation={"rounds": 30})
+    privacy, federation = WAYS[way]
+    recipe = recipe_of(privacy=privacy, federation={"rounds": 30, **federation})
     seen = Recipe.from_coordinator(recipe.for_clients())
     first = charge_of(task_of(recipe, round_=7), seen, settled(seen), ())
     assert first.trust == "coordinator"
@@ -149,16 +158,36 @@ def test_noise_of_the_coordinator_is_paid_for_the_whole_run_at_the_first_task(pr
     assert charge_of(task_of(recipe, round_=20), seen, settled(seen), past).events == ()
 
 
-@pytest.mark.parametrize("privacy", [CENTRAL, BANDED])
-def test_a_round_that_is_asked_for_again_and_rounds_beyond_the_plan_are_paid_too(privacy: dict[str, object]) -> None:
-    recipe = recipe_of(privacy=privacy, federation={"rounds": 30})
+def count(charge: Charge) -> int:
+    return sum(event.count for event in charge.events)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_round_that_is_asked_for_again_and_rounds_beyond_the_plan_are_paid_too(way: str) -> None:
+    privacy, federation = WAYS[way]
+    recipe = recipe_of(privacy=privacy, federation={"rounds": 30, **federation})
     plan = settled(recipe)
-    past = [entry_of(round=7, unit="client", trust="coordinator", through=30)]
-    again = charge_of(task_of(recipe, round_=7), recipe, plan, past)
-    assert sum(event.count for event in again.events) == 1
+    first = charge_of(task_of(recipe, round_=7), recipe, plan, ())
+    assert count(first) == {"drawn": 30, "turns": 8, "rare": 3}[way]
+    past = [entry_of(*first.events, round=7, unit="client", trust="coordinator", through=30)]
+    assert count(charge_of(task_of(recipe, round_=7), recipe, plan, past)) == 1
     beyond = charge_of(task_of(recipe, round_=34), recipe, plan, past)
     assert beyond.through == 34
-    assert sum(event.count for event in beyond.events) == (4 if privacy is CENTRAL else 1)
+    assert count(beyond) == {"drawn": 4, "turns": 1, "rare": 1}[way]
+
+
+def test_who_is_asked_more_often_than_its_turn_comes_round_pays_for_every_time() -> None:
+    """Three turns were to come of the first task; the fourth and fifth ask are bought one by one."""
+    privacy, federation = WAYS["rare"]
+    recipe = recipe_of(privacy=privacy, federation={"rounds": 30, **federation})
+    past: list[Entry] = []
+    paid = []
+    for round_ in range(1, 6):
+        charge = charge_of(task_of(recipe, round_=round_), recipe, settled(recipe), past)
+        entry = entry_of(round=round_, unit="client", trust="coordinator", through=charge.through)
+        past.append(entry.model_copy(update={"events": charge.events}))
+        paid.append(count(charge))
+    assert paid == [3, 0, 0, 1, 1]
 
 
 def test_a_recipe_without_privacy_is_charged_as_such() -> None:

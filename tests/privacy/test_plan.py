@@ -17,7 +17,7 @@ from fedtune.privacy.accounting import epsilon_of
 from fedtune.privacy.adaptive import UnclippedCount
 from fedtune.privacy.banded import coefficients
 from fedtune.privacy.events import Event, as_json, from_json, grouped, jointly
-from fedtune.privacy.plan import Plan, calibrated, plan_of
+from fedtune.privacy.plan import Plan, calibrated, plan_of, separated_participations
 from fedtune.privacy.updates import ClippedSum
 from fedtune.recipe import Recipe
 
@@ -131,10 +131,16 @@ def test_the_joint_noise_is_that_of_the_adaptive_clipping_paper():
     assert jointly(sum_noise, 2 * count_noise) == pytest.approx(z, rel=1e-12)
 
 
-@pytest.mark.parametrize(("rounds", "bands"), [(7, 3), (9, 3), (6, 1), (4, 6), (8, 4)])
-def test_banded_rounds_are_one_release_that_no_separated_client_moves_further(rounds, bands):
-    plan = planned({**BANDED, "min_separation": bands, "noise_multiplier": 3.0}, rounds=rounds, clients_per_round=2)
+@pytest.mark.parametrize(
+    ("rounds", "bands", "population"),
+    [(7, 3, 6), (9, 3, 6), (6, 1, 2), (4, 6, 12), (8, 4, 8), (9, 2, 9), (8, 3, 11), (7, 2, 50)],
+)
+def test_banded_rounds_are_one_release_that_no_separated_client_moves_further(rounds, bands, population):
+    """Over every way that turns of two clients a round may fall, population/2 rounds apart or more."""
+    privacy = {**BANDED, "min_separation": bands, "noise_multiplier": 3.0, "population": population}
+    plan = planned(privacy, rounds=rounds, clients_per_round=2)
     (spent,) = plan.run_events
+    assert plan.separation == max(bands, population // 2)
     assert plan.round_events == ()
     assert plan.planned() == (spent,)
     assert (plan.sampler, plan.bands, spent.sampling_rate) == ("separated", bands, 1.0)
@@ -144,12 +150,27 @@ def test_banded_rounds_are_one_release_that_no_separated_client_moves_further(ro
     worst = 0.0
     for present in itertools.product((0, 1), repeat=rounds):
         at = np.flatnonzero(present)
-        if np.all(np.diff(at) >= bands):
+        if np.all(np.diff(at) >= plan.separation):
             # Separated columns share no row, so neither signs nor directions of the updates matter.
             worst = max(worst, float(np.linalg.norm(strategy[:, at] @ np.ones(len(at)))))
     assert worst <= 3.0 / spent.noise_multiplier * (1 + 1e-12)
-    if (rounds - 1) % bands == 0 and bands == 1:
-        assert worst == pytest.approx(3.0 / spent.noise_multiplier)
+    last = (separated_participations(rounds, plan.separation) - 1) * plan.separation
+    if last + bands <= rounds:  # the last turn has room for its whole column
+        assert worst == pytest.approx(3.0 / spent.noise_multiplier, rel=1e-12)
+
+
+def test_a_longer_period_of_turns_needs_less_noise_for_the_same_budget():
+    sigmas = []
+    for asked in (25, 10, 1):
+        opened = recipe_with(
+            {**BANDED, "min_separation": 2, "noise_multiplier": None, "epsilon": 2.0},
+            rounds=40,
+            clients_per_round=asked,
+        )
+        sigmas.append(calibrated(opened).privacy.noise_multiplier)
+    # 20, 8 and 1 participations.
+    assert sigmas[0] / sigmas[2] == pytest.approx(math.sqrt(20), rel=1e-3)
+    assert sigmas[1] / sigmas[2] == pytest.approx(math.sqrt(8), rel=1e-3)
 
 
 # Clients, noise of their own

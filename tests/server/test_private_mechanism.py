@@ -107,6 +107,20 @@ def test_a_draw_says_what_the_books_need():
     assert (turn.sampling_rate, turn.population) == (None, 12)
 
 
+@pytest.mark.parametrize(("asked", "separation", "most"), [(4, 3, 4), (2, 6, 2), (1, 12, 1)])
+def test_turns_are_as_far_apart_and_as_few_as_the_plan_counts(asked, separation, most):
+    """One number for both: with more clients than the bands need, turns come round later and cost less noise."""
+    recipe = recipe_with(BANDED, clients_per_round=asked)
+    plan = plan_of(recipe)
+    private = mechanism(recipe)
+    rows = [private.draw(NAMES).clients for _ in range(2 * plan.rounds)]
+    turns = {name: [row for row, names in enumerate(rows) if name in names] for name in NAMES}
+    assert plan.separation == separation
+    assert max(map(len, turns.values())) == most
+    assert all(np.diff(own).min(initial=separation) >= separation for own in turns.values())
+    assert plan.run_events[0].noise_multiplier == pytest.approx(plan.noise_multiplier / math.sqrt(most), rel=1e-12)
+
+
 def test_no_seed_moves_a_draw_or_the_noise():
     def seeded():
         torch.manual_seed(0)

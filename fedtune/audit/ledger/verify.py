@@ -1,6 +1,7 @@
 """Is a ledger whole, in order, true to its plan, and the one that somebody else remembers?"""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from fedtune.audit.ledger.bodies import ReserveBody
 from fedtune.audit.ledger.read import Ledger, position_of
 from fedtune.errors import LedgerBroken, PrivacyError
 from fedtune.privacy.events import as_json, grouped
-from fedtune.privacy.plan import Plan, plan_of
+from fedtune.privacy.plan import Plan, plan_of, separated_participations
 from fedtune.recipe import Recipe
 
 
@@ -68,19 +69,28 @@ def check_plan(ledger: Ledger) -> Plan:
 
 
 def check_separation(ledger: Ledger, plan: Plan) -> None:
-    """Raise LedgerBroken where a client is in two rounds that are less than `plan.bands` apart.
+    """Raise LedgerBroken where, under banded noise, somebody is in rounds too close to each other, or in too many.
 
-    What counts are reservations, not round numbers: a round that was repeated is two.
+    Two rounds of one client lie `plan.separation` apart or more, and it is in no more than the plan's noise was chosen
+    for. What counts are reservations, not round numbers: a round that was repeated is two.
     """
+    if plan.sampler != "separated":
+        return
+    most = separated_participations(plan.rounds, plan.separation)
     last: dict[str, int] = {}
+    times: Counter[str] = Counter()
     rounds = [(e, e.body) for e in ledger.entries if isinstance(e.body, ReserveBody) and e.body.what == "train"]
     for row, (entry, body) in enumerate(rounds):
-        for name in body.drawn.asked if body.drawn and plan.bands else ():
-            if row - last.get(name, -plan.bands) < plan.bands:
-                raise LedgerBroken(
-                    f"entry {entry.seq} of {ledger.path}: {name} is in a round again within {plan.bands} rounds"
-                )
+        where = f"entry {entry.seq} of {ledger.path}"
+        if body.drawn is None:
+            raise LedgerBroken(f"{where}: it does not say who was asked, so nobody can tell how far rounds lie apart")
+        for name in body.drawn.asked:
+            if row - last.get(name, -plan.separation) < plan.separation:
+                raise LedgerBroken(f"{where}: {name} is in a round again within {plan.separation} rounds")
             last[name] = row
+            times[name] += 1
+            if times[name] > most:
+                raise LedgerBroken(f"{where}: {name} is in more rounds than the {most} that the noise was chosen for")
 
 
 def _plan(ledger: Ledger) -> Plan:

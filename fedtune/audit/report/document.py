@@ -26,7 +26,7 @@ from fedtune.audit.report.trust import threats_of, trust_of
 from fedtune.audit.result import AuditResult
 from fedtune.runs.info import now
 
-FORMAT = "fedtune-audit-report/1"
+FORMAT = "fedtune-audit-report/2"
 Report = dict[str, Any]
 
 

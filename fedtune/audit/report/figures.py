@@ -63,6 +63,7 @@ def _promise(facts: Facts) -> dict[str, Any]:
         "steps": plan.steps,
         "rounds": plan.rounds,
         "bands": plan.bands,
+        "separation": plan.separation,
     }
 
 

@@ -144,7 +144,8 @@ def _floating_point(_: Facts) -> Say:
 
 def _accountant(_: Facts) -> Say:
     return "addressed", (
-        "ε is an upper bound by privacy loss distributions, rounded against us; no limit theorem is used for it"
+        "ε is an upper bound by fedtune's own composition of privacy loss distributions, rounded against us; no limit "
+        "theorem is used for it, and what dp-accounting and Opacus find stands beside it"
     )
 
 

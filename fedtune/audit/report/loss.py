@@ -9,12 +9,13 @@ import numpy as np
 
 from fedtune.errors import PrivacyError
 from fedtune.privacy.accounting import AccountantName, Power, compose, curve_of, epsilon_of, risk_of
+from fedtune.privacy.accounting.accountants import PRV_MOST
 from fedtune.privacy.events import Event
 
-BESIDE: tuple[AccountantName, ...] = ("rdp", "prv")
+BESIDE: tuple[AccountantName, ...] = ("dp-accounting", "rdp", "prv")
 """Accountants whose ε stands beside that of the loss distribution, which is the answer."""
-COMPARABLE = 50.0
-"""ε up to which another accountant is asked: far beyond it PRV takes minutes, and e^ε leaves the range of doubles."""
+COMPARABLE = PRV_MOST
+"""ε up to which another accountant is asked; far beyond it nothing hangs on whether they agree."""
 DELTAS = tuple(10.0 ** (-quarters / 4) for quarters in range(12, 41))
 """1e-3 to 1e-10, four to a decade."""
 

@@ -28,6 +28,9 @@ MECHANISMS = {
 }
 """By the plan's sampler."""
 
+ACCOUNTANTS = {"dp-accounting": "PLD by dp-accounting", "rdp": "Rényi by dp-accounting", "prv": "PRV by Opacus"}
+"""Those whose ε stands beside the answer."""
+
 
 def epsilon_text(epsilon: float | None) -> str:
     """Two decimals, rounded up, so that what is said is never less than what holds; `unbounded` for None."""

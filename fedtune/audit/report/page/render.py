@@ -13,6 +13,7 @@ from markupsafe import Markup
 from fedtune.audit.report.document import digest
 from fedtune.audit.report.page.curve import curve_chart
 from fedtune.audit.report.words import (
+    ACCOUNTANTS,
     MECHANISMS,
     RELATIONS,
     bound_text,
@@ -66,6 +67,7 @@ def render_page(report: Mapping[str, Any]) -> str:
             chart=curve_chart(curve, spent["delta"], spent["epsilon"]),
             groups=_groups(figures["composition"]),
             participants=_participants(figures["composition"]),
+            accountants=ACCOUNTANTS,
             released=list(zip(figures["released"], report["statements"]["released"], strict=True)),
             checks=list(zip(figures["checks"], report["statements"]["checks"], strict=True)),
             levels=LEVELS,
