@@ -24,8 +24,8 @@ def epsilon_of(events: Sequence[Event], delta: float, accountant: AccountantName
     (Google's PLD, on a grid of 1e-3, whose transform of doubles errs to either side in far tails), `rdp` (Rényi
     divergences by dp-accounting, arXiv 1702.07476) and `prv` (Opacus, arXiv 2106.02848; not beyond `PRV_MOST`). The
     accountant by the central limit theorem ("GDP" in Opacus) is left out on purpose: it approximates where the others
-    bound, and reports up to 44 % less ε than is spent. PrivacyError for another name, a δ outside (0, 1), and what `prv`
-    cannot compose.
+    bound, and reports up to 44 % less ε than is spent. PrivacyError for another name, a δ outside (0, 1), and what
+    `prv` cannot compose.
     """
     if accountant not in _ACCOUNTANTS:
         raise PrivacyError(f'there is no accountant "{accountant}": take one of {", ".join(_ACCOUNTANTS)}')
