@@ -1,4 +1,4 @@
-"""The `[split]` section: where the model is cut between client and coordinator, and what a round does with the parts."""
+"""The `[split]` section: where the model is cut between client and coordinator, and the phases of a round."""
 
 from typing import Literal
 
@@ -15,6 +15,8 @@ class SplitSection(Section):
     the embeddings alone."""
     tail_layers: int = Field(1, ge=0)
     """How many of the last layers, with the norm and the task's head behind them, the client keeps."""
+    train_head: bool = False
+    """Train the head's layers too, not the tail's alone."""
     prompt_tokens: int = Field(0, ge=0, le=1024)
     """Trained soft-prompt vectors that stand among the tokens (arXiv 2101.00190, 2203.12119); 0 for none."""
     prompt_at: Literal["input", "cut"] = "input"
@@ -22,7 +24,7 @@ class SplitSection(Section):
     deep_prompts: bool = False
     """Fresh prompt vectors at every layer that the client keeps, instead of at the first alone."""
     local_epochs: int = Field(0, ge=0)
-    """Passes over the client's rows from head to tail without the body, before anything is sent (SFPrompt's phase 1)."""
+    """Passes over the client's rows from head to tail without the body, before anything is sent (SFPrompt, phase 1)."""
     keep: float = Field(1.0, gt=0, le=1)
     """The share of rows that take part in split training: those that the short-circuited model gets most wrong (EL2N,
     arXiv 2107.07075)."""
