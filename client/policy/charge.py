@@ -51,8 +51,8 @@ def _central(task: Task, recipe: Recipe, plan: Plan, past: Sequence[Entry]) -> C
     """Noise of the coordinator, as it claims: every round is paid for, also those that this client is not drawn for.
 
     The first task pays for all planned rounds: a sample hides who is in it from the first round to the last, whether a
-    client sees them or not. More is due only for rounds beyond them, for one that is asked for again, and where one whose
-    rounds are to lie apart is asked more often than that: it never pays for fewer rounds than it was asked for.
+    client sees them or not. More is due only for rounds beyond them, for one that is asked for again, and where a
+    client whose rounds are to lie apart is asked more often: it never pays for fewer rounds than it was asked for.
     """
     paid = max((entry.through for entry in past), default=0)
     through = max(paid, recipe.federation.rounds, task.round)

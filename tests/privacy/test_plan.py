@@ -160,14 +160,11 @@ def test_banded_rounds_are_one_release_that_no_separated_client_moves_further(ro
 
 
 def test_a_longer_period_of_turns_needs_less_noise_for_the_same_budget():
+    opened = {**BANDED, "min_separation": 2, "noise_multiplier": None, "epsilon": 2.0}
     sigmas = []
     for asked in (25, 10, 1):
-        opened = recipe_with(
-            {**BANDED, "min_separation": 2, "noise_multiplier": None, "epsilon": 2.0},
-            rounds=40,
-            clients_per_round=asked,
-        )
-        sigmas.append(calibrated(opened).privacy.noise_multiplier)
+        settled = calibrated(recipe_with(opened, rounds=40, clients_per_round=asked))
+        sigmas.append(settled.privacy.noise_multiplier)
     # 20, 8 and 1 participations.
     assert sigmas[0] / sigmas[2] == pytest.approx(math.sqrt(20), rel=1e-3)
     assert sigmas[1] / sigmas[2] == pytest.approx(math.sqrt(8), rel=1e-3)
