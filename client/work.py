@@ -9,6 +9,7 @@ from client.perform import PERFORMERS, DataOf, Done, Job
 from client.policy.charge import check_covered
 from client.policy.declined import Declined
 from client.policy.guard import Guard
+from client.policy.sound import check_sound
 from client.refuse import refuse
 from client.share import KeepsToItself
 from fedtune.data.base import ClientData
@@ -22,7 +23,7 @@ class Workplace:
     """Answers tasks for one client or for many virtual ones, on one resident base model.
 
     Guarantees: a reply depends on its task and its client alone (under privacy: and on fresh noise); nothing of a
-    client's rows is in a refusal. Under privacy nothing leaves that no noise covers, and the coordinator's ledger is
+    client's rows is in a refusal. A recipe that breaks a rule of recipes is refused, whoever read it before. Under privacy nothing leaves that no noise covers, and the coordinator's ledger is
     followed before anything is begun. With a guard, what a task spends is on the disk before it is worked on.
 
     Args:
@@ -79,6 +80,7 @@ class Workplace:
     def _consider(self, task: Task, clients: list[str]) -> None:
         """Refuse what may not be asked, before anything is loaded for it."""
         recipe = read_recipe(task)
+        check_sound(recipe)
         plan = plan_of(recipe)
         check_covered(task, plan)
         if self._guard is not None:

@@ -4,6 +4,7 @@ PrivacyError
 ├── Declined        the data owner does not allow the task; the coordinator is told why
 │   ├── AgainstPolicy   a rule of the policy file
 │   ├── BudgetSpent     the ε that the policy allows for the data set, for ever
+│   ├── UnsoundRecipe   a rule between the recipe's own sections, which every recipe keeps
 │   └── Withheld        nothing covers what is asked for: scores or gradients in the clear under privacy
 ├── BookBroken      the book of a data set was changed, or an older copy was put back
 └── BookBusy        another process holds the book, or the disk does not take it
@@ -37,6 +38,10 @@ class AgainstPolicy(Declined):
 
 class BudgetSpent(Declined):
     """The task would take the data set past the ε of its policy."""
+
+
+class UnsoundRecipe(Declined):
+    """The recipe mixes what no recipe may mix."""
 
 
 class Withheld(Declined):

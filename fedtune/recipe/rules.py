@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from fedtune.recipe.adapter import AdapterKind
 from fedtune.recipe.allowed import as_toml
+from fedtune.recipe.lines import Path
 from fedtune.recipe.problems import Problem
 from fedtune.recipe.recipe import Recipe
 from fedtune.recipe.rule import Rule, check, into
@@ -26,6 +27,18 @@ refuses = into(RULES)
 def broken_rules(recipe: Recipe) -> list[Problem]:
     """The rules that `recipe` breaks, each with its sentence."""
     return check(ALL_RULES, recipe)
+
+
+def broken_as_told(recipe: Recipe) -> list[Problem]:
+    """The rules that `recipe` breaks as a client is told it (`Recipe.for_clients`).
+
+    Without those that ask for a key which clients are not told; keys that are left out for them are at their defaults.
+    """
+    return [problem for problem in broken_rules(recipe) if not _UNTOLD.intersection(problem.paths)]
+
+
+_UNTOLD: frozenset[Path] = frozenset({("adapter", "init_source")})
+"""Keys that a rule asks for, although clients are not told them."""
 
 
 # Adapter
