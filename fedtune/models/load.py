@@ -1,5 +1,7 @@
 """Loads a base model for a task: frozen, in eval mode, with a head that starts the same everywhere."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,13 +31,27 @@ def load_model(section: ModelSection, *, device: torch.device, seed: int) -> Loa
     base weights that the checkpoint lacks are an error, never random. Raises ModelError.
     """
     source = find_model(section.name, section.revision)
+    return load_weights(section, source, load_config(section, source), device=device, seed=seed)
+
+
+def load_weights(
+    section: ModelSection,
+    source: ModelSource,
+    config: Any,
+    *,
+    device: torch.device,
+    seed: int,
+    tensors: Mapping[str, Any] | None = None,
+) -> LoadedModel:
+    """The same with a config, and with the tensors of a part of the model in the place of all that the folder holds.
+
+    `tensors` are PyTorch's, or slices of safetensors, which are read only where the model of `config` has such a one.
+    """
     quantised = nf4_arguments(device) if section.quantization == "nf4" else {}
     with quiet_transformers(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        config = _load_config(source)
-        check_task(section, config)
-        model, fresh = _load_weights(section, source, config, quantised)
+        model, fresh = _fill(section, source, config, tensors, quantised)
         head = tuple(sorted({*head_modules(model, section.task), *_fresh_modules(fresh)}))
-        _refuse_missing(section, fresh, head)
+        refuse_missing(section, fresh, head)
         initialise_head(model, tuple(sorted(fresh)), seed)
         processor = load_processor(section, source.folder, model)
     model.requires_grad_(False)
@@ -47,35 +63,62 @@ def load_model(section: ModelSection, *, device: torch.device, seed: int) -> Loa
     return LoadedModel(model, processor, fingerprint(model, head), head, source.name)
 
 
-def _load_config(source: ModelSource) -> Any:
+def load_config(section: ModelSection, source: ModelSource) -> Any:
+    """The config in the model's folder, its classes named; raises ModelError where the section's task does not fit."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
     except UNREADABLE as error:
-        raise _unreadable(source, error) from error
-
-
-def _load_weights(
-    section: ModelSection, source: ModelSource, config: Any, quantised: dict[str, Any]
-) -> tuple[Any, frozenset[str]]:
-    """The model, and the names of the parameters that the checkpoint did not fill."""
+        raise unreadable(source, error) from error
+    check_task(section, config)
     for field, value in label_fields(section, config).items():
         setattr(config, field, value)
+    return config
+
+
+def _fill(
+    section: ModelSection,
+    source: ModelSource,
+    config: Any,
+    tensors: Mapping[str, Any] | None,
+    quantised: dict[str, Any],
+) -> tuple[Any, frozenset[str]]:
+    """The model, and the names of the parameters that the checkpoint did not fill."""
+    kind = auto_class(section.task)
+    if tensors is None:
+        return from_folder(kind, source, config, **quantised)
+    return from_tensors(kind._model_mapping[type(config)], source, config, tensors, **quantised)
+
+
+def from_folder(kind: Any, source: ModelSource, config: Any, **arguments: Any) -> tuple[Any, frozenset[str]]:
+    """A model of a `transformers` class from a folder, fp32, and the names of what the folder did not fill."""
+    return _pretrained(kind, source, source.folder, config, local_files_only=True, use_safetensors=True, **arguments)
+
+
+def from_tensors(
+    kind: Any, source: ModelSource, config: Any, tensors: Mapping[str, Any], **arguments: Any
+) -> tuple[Any, frozenset[str]]:
+    """The same from tensors, or slices of safetensors, by the names of a checkpoint; `source` is for messages."""
+    return _pretrained(kind, source, None, config, state_dict=dict(tensors), **arguments)
+
+
+def _pretrained(
+    kind: Any, source: ModelSource, folder: Path | None, config: Any, **arguments: Any
+) -> tuple[Any, frozenset[str]]:
     try:
-        model, info = auto_class(section.task).from_pretrained(
-            source.folder,
+        model, info = kind.from_pretrained(
+            folder,
             config=config,
             dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
-            **quantised,
+            **arguments,
         )
     except UNREADABLE as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source, error) from error
     mismatched = {str(entry[0]) if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]}
     return model, frozenset(map(str, info["missing_keys"])) | mismatched
 
@@ -85,7 +128,8 @@ def _fresh_modules(fresh: frozenset[str]) -> set[str]:
     return {name[: name.index("pooler") + len("pooler")] for name in fresh if ".pooler." in name}
 
 
-def _refuse_missing(section: ModelSection, fresh: frozenset[str], head: tuple[str, ...]) -> None:
+def refuse_missing(section: ModelSection, fresh: frozenset[str], head: tuple[str, ...] = ()) -> None:
+    """Raise ModelError where a tensor outside of the head is among those that the checkpoint did not fill."""
     missing = sorted(name for name in fresh if not is_inside(name, head))
     if missing:
         raise ModelError(
@@ -106,7 +150,8 @@ def _check_image_size(section: ModelSection, model: nn.Module, device: torch.dev
         ) from error
 
 
-def _unreadable(source: ModelSource, error: Exception) -> ModelError:
+def unreadable(source: ModelSource, error: Exception) -> ModelError:
+    """What is said of files that cannot be read."""
     said = str(error).strip().splitlines() or [type(error).__name__]
     return ModelError(
         f"The model in {source.folder} cannot be read ({said[0][:160].rstrip('.')}): its files are damaged, "

@@ -1,7 +1,7 @@
 """The contract of a split model: what crosses the cuts, and what a body does with it, wherever the body is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -25,9 +25,9 @@ class Wants:
     gradient of its own tokens alone, and a client that trains nothing before the cut needs none.
     """
 
-    output: slice = slice(None)
+    output: slice = field(default_factory=lambda: slice(None))
     """The tokens of the body's output that the tail reads."""
-    gradient: slice | None = slice(None)
+    gradient: slice | None = field(default_factory=lambda: slice(None))
     """The tokens at the first cut whose gradient the client needs; None where it needs none."""
 
 
