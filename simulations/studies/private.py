@@ -13,7 +13,7 @@ CONTENDERS = {
     "fed-sb-weights": Contender(method="fed-sb", settings=("adapter.rank=32", "adapter.init=weights"), rates=RATES),
     "fed-sb-random": Contender(method="fed-sb", settings=("adapter.rank=32", "adapter.init=random"), rates=RATES),
     "fed-sb-dp-gradient": Contender(
-        method="fed-sb", settings=("adapter.rank=32", "adapter.init=dp-gradient"), rates=RATES
+        method="fed-sb", settings=("adapter.rank=32", "adapter.init=dp-gradient"), rate_of="fed-sb-random"
     ),
     "ffa-lora": Contender(settings=("adapter.rank=8",), rates=RATES),
     "fedit": Contender(settings=("adapter.rank=8",), rates=RATES),
@@ -43,7 +43,7 @@ def full() -> Plan:
 def quick() -> Plan:
     """Every method still, at ε = 3 alone, with two rates, one seed and fewer rounds."""
     wanted = full()
-    few = {name: c.model_copy(update={"rates": RATES[1:]}) for name, c in wanted.contenders.items()}
+    few = {name: c.model_copy(update={"rates": RATES[1:]}) if c.rates else c for name, c in wanted.contenders.items()}
     changes = {
         "form": "quick",
         "contenders": few,

@@ -11,7 +11,7 @@ from fedtune.recipe.data import DataSection
 from fedtune.runs.atomic import storage_errors
 
 POOL, TUNING, TEST = "rows.parquet", "tuning.parquet", "test.parquet"
-PURPOSE = "study-test-rows"
+PURPOSE, TUNING_PURPOSE = "study-test-rows", "study-tuning-rows"
 
 
 def divide(section: DataSection, test_rows: int, folder: Path, *, tuning_rows: int = 0) -> None:
@@ -25,7 +25,10 @@ def divide(section: DataSection, test_rows: int, folder: Path, *, tuning_rows: i
     if not 0 < test_rows <= wanted < len(table):
         raise DataError(f"{section.source} has {len(table)} rows, and {wanted} of them are to be set apart")
     kept, held = split_indices(len(table), wanted / len(table), seed=0, purpose=PURPOSE)
-    parts = {POOL: kept, TEST: held[tuning_rows:]} | ({TUNING: held[:tuning_rows]} if tuning_rows else {})
+    tested, tuned = split_indices(wanted, tuning_rows / wanted, seed=0, purpose=TUNING_PURPOSE)
+    parts = {POOL: kept, TEST: [held[at] for at in tested]}
+    if tuning_rows:
+        parts[TUNING] = [held[at] for at in tuned]
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in parts.items():

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from simulations.studies.cell import ROWS, recipe_of
 from simulations.studies.outcome import JOURNAL, Outcome
 from simulations.studies.plan import Cell, Plan
 from simulations.studies.results import ROUNDING
-from simulations.studies.rows import POOL, TEST, divide
+from simulations.studies.rows import POOL, TEST, TUNING, divide
 from simulations.studies.study import carry_out
 from simulations.studies.write import PICTURE, SUMMARY, TABLE, write_results
 from tests.simulations.study_worlds import RATES, tiny_plan
@@ -125,6 +126,20 @@ def test_rows_are_divided_into_two_that_share_nothing_and_the_same_way_each_time
     assert parquet.read_table(tmp_path / "two" / TEST).to_pylist() == test
     with pytest.raises(DataError, match="50 rows"):
         divide(section, 50, tmp_path / "three")
+
+
+def test_public_rows_and_test_rows_are_drawn_alike_from_a_table_in_order(tmp_path: Path):
+    from pyarrow import parquet
+
+    table = tmp_path / "rows.jsonl"
+    table.write_text("".join(f'{{"text": "row {row}", "label": "{row // 100}"}}\n' for row in range(400)))
+    divide(DataSection(source=str(table)), 100, tmp_path / "divided", tuning_rows=100)
+    read = {name: parquet.read_table(tmp_path / "divided" / name)["text"].to_pylist() for name in (POOL, TUNING, TEST)}
+    assert [len(read[name]) for name in (POOL, TUNING, TEST)] == [200, 100, 100]
+    assert len({text for texts in read.values() for text in texts}) == 400
+    for name in (TUNING, TEST):
+        by_label = Counter(int(text.split()[1]) // 100 for text in read[name])
+        assert min(by_label[label] for label in range(4)) > 10
 
 
 def test_a_cell_that_diverges_is_a_figure_and_another_error_ends_the_study(tiny_bert_folder: Path, tmp_path: Path):
