@@ -22,7 +22,7 @@ import psutil
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from client.link import ClientKeys, LinkClient
-from client.link.stream import OPTIONS
+from client.link.channel import OPTIONS
 from protos import flower
 from protos.allocator import keep_freed_memory
 from protos.fedtune.v1 import link_pb2, link_pb2_grpc

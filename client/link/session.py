@@ -7,16 +7,15 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 
-import grpc
-
 from client.link.backoff import Backoff
+from client.link.channel import check_unencrypted, open_channel
 from client.link.credentials import ClientKeys
 from client.link.refusals import Retry
-from client.link.stream import OPTIONS, Stream
+from client.link.stream import Stream
 from client.link.worker import Handler, Worker
 from fedtune import __version__
 from fedtune.errors import TransportError
-from protos.address import Address, parse_address
+from protos.address import parse_address
 from protos.endpoint import Arrived, Endpoint, Event, Rejected
 from protos.fedtune.v1.link_pb2 import ClientFrame, Hello, Welcome
 from protos.limits import MAX_MESSAGE_BYTES, PROTOCOL, LinkLimits
@@ -61,7 +60,7 @@ class LinkClient:
     ) -> None:
         self.address = parse_address(address)
         if keys is None:
-            _check_unencrypted(self.address)
+            check_unencrypted(self.address)
         self.name = keys.name if keys else check_name(name)
         self._keys = keys
         self._retry_for_s = retry_for_s
@@ -108,7 +107,7 @@ class LinkClient:
             timer.start()
 
     def _connect_once(self) -> str:
-        with self._open_channel() as channel:
+        with open_channel(self.address, self._keys) as channel:
             stream = Stream(channel, self.address, self._endpoint, self._changed, self._on_welcome, self._on_event)
             self._stream = stream
             try:
@@ -119,13 +118,6 @@ class LinkClient:
                     self._last_contact = stream.last_seen
                 with self._changed:
                     self._endpoint.lost()
-
-    def _open_channel(self) -> grpc.Channel:
-        # A proxy that the environment names is for other machines, and must not see what stays on this one.
-        options = [*OPTIONS, ("grpc.enable_http_proxy", int(not self.address.is_loopback))]
-        if self._keys is None:
-            return grpc.insecure_channel(str(self.address), options=options)
-        return grpc.secure_channel(str(self.address), self._keys.grpc(), options=options)
 
     def _hello(self) -> Hello:
         return Hello(
@@ -185,9 +177,3 @@ class LinkClient:
         self._seen[transfer] = None
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-
-
-def _check_unencrypted(address: Address) -> None:
-    if not address.is_loopback:
-        raise TransportError(f"{address} is another machine: give --keys, an unencrypted link goes to loopback only")
-    _log.warning("NO ENCRYPTION: the link to %s is readable on this machine; use this for trials only", address)

@@ -13,14 +13,7 @@ from protos.address import Address
 from protos.endpoint import Endpoint, Event
 from protos.fedtune.v1.link_pb2 import ClientFrame, Goodbye, Heartbeat, Hello, ServerFrame, Welcome
 from protos.fedtune.v1.link_pb2_grpc import LinkStub
-from protos.limits import FRAME_ROOM_BYTES, MAX_CHUNK_BYTES
 
-OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.max_receive_message_length", MAX_CHUNK_BYTES + FRAME_ROOM_BYTES),
-    ("grpc.max_send_message_length", MAX_CHUNK_BYTES + FRAME_ROOM_BYTES),
-]
 _FIRST_HEARTBEAT_S = 5.0
 _SILENT_HEARTBEATS = 3
 _UNTIL_WELCOME_S = 0.05

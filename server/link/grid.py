@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from flwr.app import Message
@@ -12,6 +12,7 @@ from protos.address import Address, parse_address
 from protos.flower import OwnGrid, body_to_bytes, fresh_message_id, head_of, message_to_bytes, stamp
 from protos.transfer import Body
 from server.keys.credentials import ServerKeys
+from server.link.beside import Beside, Desk
 from server.link.door import Door
 from server.link.host import Host
 from server.link.limits import CoordinatorLimits
@@ -35,13 +36,20 @@ class LinkGrid(OwnGrid):
         keys: certificates; None for an unencrypted link, on loopback only.
         run_id: the Flower run that messages belong to.
         limits: sizes and times.
+        beside: other services on the same port, for the same clients.
 
     Raises:
         TransportError: where the address cannot be listened on, or is not loopback and there are no keys.
     """
 
     def __init__(
-        self, address: str, keys: ServerKeys | None, *, run_id: int = 1, limits: CoordinatorLimits | None = None
+        self,
+        address: str,
+        keys: ServerKeys | None,
+        *,
+        run_id: int = 1,
+        limits: CoordinatorLimits | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         super().__init__(run_id)
         self.limits = limits or CoordinatorLimits()
@@ -50,8 +58,10 @@ class LinkGrid(OwnGrid):
             _check_unencrypted(where)
         self._box = ReplyBox()
         self._nodes = Nodes(self.limits, self._box)
-        service = LinkService(Door(keys.enrolment if keys else None), self._nodes, self.limits)
-        self._host = Host(where, keys, service, self._nodes)
+        door = Door(keys.enrolment if keys else None)
+        service = LinkService(door, self._nodes, self.limits)
+        desk = Desk(door, self.limits, self._nodes.asked)
+        self._host = Host(where, keys, service, self._nodes, desk, beside)
 
     @property
     def address(self) -> Address:

@@ -5,7 +5,7 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import grpc
@@ -16,6 +16,7 @@ from protos.allocator import keep_freed_memory
 from protos.fedtune.v1.link_pb2_grpc import add_LinkServicer_to_server
 from protos.limits import FRAME_ROOM_BYTES, MIB
 from server.keys.credentials import ServerKeys
+from server.link.beside import Beside, Desk
 from server.link.limits import CoordinatorLimits
 from server.link.nodes import Nodes
 from server.link.service import LinkService
@@ -38,9 +39,19 @@ class Host:
         TransportError: where the address cannot be listened on, or is open to others while there are no keys.
     """
 
-    def __init__(self, address: Address, keys: ServerKeys | None, service: LinkService, nodes: Nodes) -> None:
+    def __init__(
+        self,
+        address: Address,
+        keys: ServerKeys | None,
+        service: LinkService,
+        nodes: Nodes,
+        desk: Desk,
+        beside: Sequence[Beside] = (),
+    ) -> None:
         self._service = service
         self._nodes = nodes
+        self._desk = desk
+        self._beside = beside
         _check_free(address)
         keep_freed_memory()
         self._loop = asyncio.new_event_loop()
@@ -83,6 +94,8 @@ class Host:
                 port = self._server.add_secure_port(str(address), keys.grpc())
         except RuntimeError as error:
             raise TransportError(f"cannot listen on {address}; is the port in use?") from error
+        for other in self._beside:
+            other.attach(self._server, self._desk)
         await self._server.start()
         self._sweeper = asyncio.create_task(self._sweep())
         return port
@@ -99,6 +112,8 @@ class Host:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1)
+        for other in self._beside:
+            other.detach()
 
     async def _sweep(self) -> None:
         while True:

@@ -40,6 +40,13 @@ class Nodes:
             for message_id in wanted & node.unanswered.keys():
                 node.forget(message_id)
 
+    def asked(self, name: str, round_: int) -> bool:
+        """Has this client a message of this round that it has not answered?"""
+        node = self._nodes.get(node_id(name))
+        return node is not None and any(
+            unanswered.head.metadata.group_id == str(round_) for unanswered in node.unanswered.values()
+        )
+
     def connected(self) -> list[int]:
         """The ids of the nodes that are connected and were heard of lately, in a stable order."""
         since = time.monotonic() - self._limits.silence_s

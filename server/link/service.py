@@ -53,7 +53,7 @@ class LinkService(LinkServicer):
             raise Refused("malformed", "no Hello came in time") from None
         if not isinstance(frame, ClientFrame) or not frame.HasField("hello"):
             raise Refused("malformed", "the first frame is no Hello")
-        guest = self._door.admit(frame.hello, _certificate(context))
+        guest = self._door.admit(frame.hello, certificate_of(context))
         if self._nodes.named(guest.name).connection is None and len(self._connections) >= self.limits.max_clients:
             raise Refused("full", f"the coordinator has its {self.limits.max_clients} clients", retryable=True)
         return guest, frame.hello
@@ -90,7 +90,7 @@ class LinkService(LinkServicer):
         return ServerFrame(welcome=welcome)
 
 
-def _certificate(context: Context) -> bytes | None:
+def certificate_of(context: Context) -> bytes | None:
     """The peer's certificate as gRPC verified it, as PEM; None without TLS."""
     auth: Any = context.auth_context()
     certificates = auth.get("x509_pem_cert")

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from client.link import ClientKeys, LinkClient
-from client.link.stream import OPTIONS
+from client.link.channel import OPTIONS
 from fedtune.errors import EnrolmentError, TransportError
 from protos.fedtune.v1.link_pb2 import ClientFrame, Hello, ServerFrame
 from protos.fedtune.v1.link_pb2_grpc import LinkStub

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from client.link import ClientKeys
-from client.link.stream import OPTIONS
+from client.link.channel import OPTIONS
 from protos.fedtune.v1.link_pb2 import Begin, Chunk, ClientFrame, Heartbeat, Hello, ServerFrame
 from protos.fedtune.v1.link_pb2_grpc import LinkStub
 from protos.flower import Message

@@ -1,0 +1,5 @@
+"""The coordinator's end of a split model: its body, served to enrolled clients beside the link."""
+
+from server.split.service import SplitService
+
+__all__ = ["SplitService"]
