@@ -94,6 +94,7 @@ class Workplace:
     def _reserve(self, task: Task, client: str, rows: int) -> Done:
         """Spend what a task costs a client's data set."""
         if self._guard is None:
+            self.declined = None
             return _nothing
         try:
             done = self._guard.reserve(task, read_recipe(task), client, rows=rows)

@@ -146,11 +146,40 @@ def test_virtual_clients_withhold_too_and_keep_no_book(recipe: Recipe, tmp_path:
 
 
 def test_gradients_of_private_rows_never_leave_without_noise(recipe: Recipe, tmp_path: Path, ledger: Offer) -> None:
-    adapter = recipe.adapter.model_copy(update={"init": "private-gradient"})
     place, _ = a_place(recipe, tmp_path)
-    refusal = ask(place, recipe.model_copy(update={"adapter": adapter}), kind="gradient", ledger=ledger)
+    refusal = ask(place, recipe, kind="gradient", ledger=ledger)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "withheld"
+
+
+BROKEN = {
+    "private gradients": ({"adapter": {"init": "private-gradient"}}, "so no ε would cover the released adapter"),
+    "weights by rows": ({"aggregation": {"weights": "examples"}}, "tells how many rows each client has"),
+    "control variates": ({"training": {"scaffold": True}}, "which nothing clips or accounts for"),
+    "epochs": ({"training": {"steps": None}}, "counting epochs would tell how many rows a client has"),
+}
+
+
+@pytest.mark.parametrize("owner", ["policy", "virtual"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_recipe_that_breaks_a_rule_of_recipes_is_refused_before_anything_is_spent(
+    recipe: Recipe, tmp_path: Path, ledger: Offer, monkeypatch: pytest.MonkeyPatch, name: str, owner: str
+) -> None:
+    """As a coordinator would send it that does not check its own recipe; the next, sound one is worked on."""
+    changes, why = BROKEN[name]
+    sections = {key: getattr(recipe, key).model_copy(update=values) for key, values in changes.items()}
+    place, rows = a_place(recipe, tmp_path) if owner == "policy" else (Workplace(Rows(recipe)), Rows(recipe))
+    with monkeypatch.context() as patched:
+        patched.setattr("client.work.set_up", lambda *_, **__: pytest.fail("a model was loaded for it"))
+        refusal = ask(place, recipe.model_copy(update=sections), ledger=ledger)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "unsound-recipe"
+    assert refusal.message.startswith("the recipe breaks a rule that clients hold it to: ")
+    assert why in refusal.message
+    assert (rows.asked, book(tmp_path), place.trouble) == (0, [], None)
+    assert place.declined is not None
+    assert isinstance(ask(place, recipe, ledger=ledger), Update)
+    assert place.declined is None
 
 
 def test_under_privacy_a_client_wants_to_see_the_ledger(recipe: Recipe, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ CENTRAL = {"unit": "client", "delta": 1e-5, "noise_multiplier": 2.0, "sampling_r
 
 
 def with_privacy(folder: Path, model: Path, privacy: dict[str, Any], **sections: Any) -> Recipe:
-    recipe = private_recipe(model, folder, **sections)
+    recipe = private_recipe(model, folder, data={"holdout_fraction": 0.0}, **sections)
     settled = type(recipe.privacy)(**privacy)
     return recipe.model_copy(update={"privacy": settled})
 
@@ -46,7 +46,7 @@ def test_an_update_tells_neither_rows_nor_metrics(
 ) -> None:
     recipe = private_recipe(tiny_bert_folder, tmp_path)
     if privacy:
-        recipe = recipe.model_copy(update={"privacy": type(recipe.privacy)(**privacy)})
+        recipe = with_privacy(tmp_path, tiny_bert_folder, privacy)
     update = ask(Workplace(Rows(recipe)), recipe)
     assert isinstance(update, Update)
     assert (update.examples, dict(update.metrics), dict(update.control)) == (1, {}, {})

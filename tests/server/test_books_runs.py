@@ -63,9 +63,9 @@ def recipe_of(tiny_bert_folder, rows, tmp_path):
             tmp_path,
             privacy=privacy,
             aggregation={"weights": "uniform"},
-            training={"steps": 1},
+            training={"steps": 1, "max_grad_norm": None},
             federation={"rounds": 2} | sections.pop("federation", {}),
-            data={"holdout_fraction": 0.25} | sections.pop("data", {}),
+            data={"holdout_fraction": 0.25 if privacy["unit"] == "example" else 0.0} | sections.pop("data", {}),
             **sections,
         )
 
