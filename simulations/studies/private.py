@@ -4,7 +4,7 @@ from importlib import resources
 
 from simulations.studies.plan import Contender, Plan, Settings
 
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2)
 """The learning rates that every method chooses from, on public rows."""
 EPSILONS = (1, 3, 8)
 DELTA = 1e-5
@@ -43,7 +43,7 @@ def full() -> Plan:
 def quick() -> Plan:
     """Every method still, at ε = 3 alone, with two rates, one seed and fewer rounds."""
     wanted = full()
-    few = {name: c.model_copy(update={"rates": RATES[1:]}) if c.rates else c for name, c in wanted.contenders.items()}
+    few = {name: c.model_copy(update={"rates": RATES[:2]}) if c.rates else c for name, c in wanted.contenders.items()}
     changes = {
         "form": "quick",
         "contenders": few,
