@@ -14,6 +14,7 @@ from fedtune.compression import Pipeline, make_pipeline
 from fedtune.compression.feedback import Feedback, feedback_of
 from fedtune.errors import AdapterError, MalformedMessage, ModelError
 from fedtune.recipe import Recipe
+from fedtune.split.base import OpenBody
 from fedtune.training.base import LocalStep
 from fedtune.training.make import local_step
 from fedtune.training.resident import Resident, resident
@@ -81,8 +82,10 @@ class Bench:
         self.shift = shift
 
 
-def set_up(task: Task, *, model: str | None = None) -> Bench:
+def set_up(task: Task, *, model: str | None = None, open_body: OpenBody | None = None) -> Bench:
     """A bench for the recipe of `task`, on the base model that it names (or the local one that `model` names).
+
+    Where the recipe splits the model, its body is had from `open_body`.
 
     Raises MalformedMessage, ModelError or AdapterError where coordinator and client would not train the same thing.
     """
@@ -100,7 +103,7 @@ def set_up(task: Task, *, model: str | None = None) -> Bench:
         recipe=recipe,
         recipe_fingerprint=task.recipe_fingerprint,
         resident=home,
-        step=local_step(home),
+        step=local_step(home, open_body),
         pipeline=pipeline,
         frame=frame_of(home.attached, recipe.adapter),
         scheme=SCHEMES[recipe.aggregation.scheme],

@@ -10,6 +10,7 @@ from client.share import KeepsToItself, Share, personal_state
 from fedtune.data.base import ClientData, Rows
 from fedtune.errors import DataError
 from fedtune.seeds import derive_seed
+from fedtune.split.base import Share as SplitShare
 from fedtune.state import State
 from fedtune.training.base import Assignment, LocalResult, Score
 from fedtune.training.gradient import mean_gradients
@@ -97,7 +98,7 @@ def _evaluate(job: Job, clients: list[str]) -> Iterator[Message]:
                 raise DataError("the client holds no rows for evaluation")
             state = personal_state(bench, task, client, job.own)
             done = job.spend(task, client, len(holdout))
-            score = _score(bench, state, holdout)
+            score = _score(bench, state, holdout, SplitShare(task.run, task.round, client))
         except Exception as error:
             yield refuse(task, client, error)
         else:
@@ -105,11 +106,11 @@ def _evaluate(job: Job, clients: list[str]) -> Iterator[Message]:
             yield Evaluation(task.run, task.round, client, task.base, score.examples, score.loss_sum, score.correct)
 
 
-def _score(bench: Bench, state: State, rows: Rows) -> Score:
+def _score(bench: Bench, state: State, rows: Rows, share: SplitShare) -> Score:
     """The score of a client's own rows: in the clear without privacy, with the recipe's noise under it."""
     privacy = bench.recipe.privacy
     if privacy.unit == "none":
-        return bench.step.evaluate(state, rows, bench.shift)
+        return bench.step.evaluate(state, rows, bench.shift, share)
     return noised_score(bench.resident, state, rows, bench.shift, noise_multiplier=privacy.metrics_noise)
 
 

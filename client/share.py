@@ -109,6 +109,7 @@ class Share:
             slots=slots,
             shift=bench.shift,
             correction=subtract(task.control, control) if task.control else {},
+            run=task.run,
         )
         return cls(assignment, kept, control)
 

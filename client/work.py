@@ -16,6 +16,7 @@ from fedtune.data.base import ClientData
 from fedtune.errors import FedtuneError, LedgerBroken
 from fedtune.privacy.plan import plan_of
 from fedtune.runs.kept import Keep
+from fedtune.split.base import OpenBody
 from fedtune.wire import Message, Refusal, Task, decode, encode
 
 
@@ -29,6 +30,7 @@ class Workplace:
     Args:
         guard: the policy and the budget book of the data set; None for virtual clients, who own none.
         heads: where the heads of coordinators' ledgers are kept; in memory unless it is given.
+        open_body: where the body of a split model is had from; None where there is none.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class Workplace:
         max_rank: int | None = None,
         guard: Guard | None = None,
         heads: Heads | None = None,
+        open_body: OpenBody | None = None,
     ) -> None:
         self._data_of = data_of
         self._model = model
         self._own = KeepsToItself(keep, max_rank)
         self._guard = guard
         self._heads = heads or Heads(None)
+        self._open_body = open_body
         self._bench: Bench | None = None
         self._last: tuple[bytes, Message] = (b"", Refusal("", 0, "", "", ""))
         self.trouble: FedtuneError | None = None
@@ -127,7 +131,7 @@ class Workplace:
 
     def _bench_for(self, task: Task) -> Bench:
         if self._bench is None or not self._bench.fits(task):
-            self._bench = set_up(task, model=self._model)
+            self._bench = set_up(task, model=self._model, open_body=self._open_body)
         return self._bench
 
 

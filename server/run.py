@@ -16,8 +16,8 @@ from fedtune.runs.folder import RunFolder
 from fedtune.runs.plots import draw_plots
 from fedtune.runs.world import world_of
 from fedtune.state import parameter_count
+from fedtune.training.make import scoring_step
 from fedtune.training.resident import resident
-from fedtune.training.sequential import SequentialStep
 from server.engine import Engine, Setting
 from server.evaluate import score_centrally
 from server.listener import Listener
@@ -50,7 +50,7 @@ def _run(grid: Grid, folder: RunFolder, listener: Listener) -> None:
         trainable_parameters=parameter_count(home.initial.values()),
         adapted_modules=len(home.attached.targets()),
     )
-    setting = Setting(recipe, folder, home, SequentialStep(home), central_rows(recipe, home.loaded))
+    setting = Setting(recipe, folder, home, scoring_step(home), central_rows(recipe, home.loaded))
     if sentence := promise(recipe):
         listener.noted(sentence)
     engine = Engine(grid, setting, listener)

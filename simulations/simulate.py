@@ -11,6 +11,7 @@ from client.work import Workplace
 from fedtune.data.table import with_labels
 from fedtune.recipe import Recipe
 from fedtune.runs.kept import Keep
+from fedtune.split.local import local_bodies
 from fedtune.training.device import choose_device
 from server.app import make_app, run_config, run_folder
 from server.listener import Listener
@@ -31,7 +32,10 @@ def simulate(
         torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
     recipe = with_labels(recipe)
     population = Population.of(recipe)
-    workplace = Workplace(population, keep=Keep(Path(recipe.run.folder) / recipe.run.name / "clients"))
+    keep = Keep(Path(recipe.run.folder) / recipe.run.name / "clients")
+    # Loaded before workers are forked, which share its memory.
+    bodies = local_bodies(recipe) if recipe.split.active else None
+    workplace = Workplace(population, keep=keep, open_body=bodies)
     with Workers(workplace, count) if count > 1 else nullcontext(workplace) as answers:
         return run_with(recipe, population.names, answers, resume=resume, listener=listener)
 

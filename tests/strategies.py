@@ -85,9 +85,11 @@ def recipes(draw: st.DrawFn) -> Recipe:
     values: dict[str, Any] = {}
     for path in leaf_keys():
         field = field_at(path)
-        if field is not None and path not in COUPLED and path[0] != "privacy" and draw(st.booleans()):
+        if field is not None and path not in COUPLED and path[0] not in ("privacy", "split") and draw(st.booleans()):
             _put(values, path, draw(PATTERNED.get(path, values_of(field))))
-    for path, value in (draw(coupled_keys()) | draw(promises())).items():
+    coupled = draw(coupled_keys())
+    whole = coupled[("adapter", "kind")] != "full"  # no gradient of embeddings is taken by example
+    for path, value in (coupled | (draw(splits(coupled)) or (draw(promises()) if whole else {}))).items():
         _put(values, path, value)
     recipe = Recipe.model_validate(values)
     assume(not broken_rules(recipe))
@@ -173,11 +175,45 @@ def promises(draw: st.DrawFn) -> dict[Path, Any]:
     return keys | {("privacy", "population"): draw(st.integers(9, 9999)), ("privacy", "sampling_rate"): 0.5}
 
 
+@st.composite
+def splits(draw: st.DrawFn, others: dict[Path, Any]) -> dict[Path, Any]:
+    """The keys of `[split]`, and what follows from them elsewhere; mostly none."""
+    kind, scaffold = others[("adapter", "kind")], others[("training", "scaffold")]
+    plain = others[("aggregation", "scheme")] == "mean" and others[("method",)] in ("", "sfprompt")
+    if not plain or kind == "peft" or (others[("method",)] == "" and draw(st.integers(0, 3))):
+        return {}
+    head, tail, tokens = draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(st.sampled_from([0, 5]))
+    place = draw(st.sampled_from(["input", "cut"])) if tokens else "input"
+    noise, activations = draw(st.sampled_from([0.0, 0.5])), draw(st.sampled_from(["fp16", "topk"]))
+    return {
+        ("split", "head_layers"): head,
+        ("split", "tail_layers"): tail if kind == "full" else tail + 1,
+        ("split", "train_head"): head > 0 and draw(st.booleans()),
+        ("split", "prompt_tokens"): tokens,
+        ("split", "prompt_at"): place,
+        ("split", "deep_prompts"): tokens > 0 and place == "input" and draw(st.booleans()),
+        ("split", "local_epochs"): 0 if scaffold else draw(st.integers(0, 2)),
+        ("split", "keep"): draw(st.floats(0.1, 1)),
+        ("split", "activations"): activations,
+        ("split", "topk"): draw(st.floats(0.1, 1)) if activations == "topk" else 0.1,
+        ("split", "in_flight"): draw(st.integers(1, 9)),
+        ("split", "noise_multiplier"): noise,
+        ("split", "clip"): draw(st.floats(0.1, 9)) if noise else 1.0,
+        ("adapter", "init"): "random" if kind in ("ravan", "square") else others[("adapter", "init")],
+        ("adapter", "init_source"): "",
+        ("model", "quantization"): "none",
+        ("training", "proximal"): 0.0,
+        ("training", "compile"): False,
+        ("training", "gradient_checkpointing"): False,
+    }
+
+
 STARTS = {
     "lora": ["kaiming"],
     "square": ["weights", "random", "public-gradient", "private-gradient"],
     "ravan": ["random"],
     "peft": ["random"],
+    "full": ["weights"],
 }
 
 
@@ -199,12 +235,16 @@ def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
     chosen = {("adapter", "kind"): kind, ("adapter", "init"): init, ("aggregation", "scheme"): scheme}
     chosen[("adapter", "freeze_a")] = freeze_a
     agreeing = [
-        name for name, m in METHODS.items() if all(chosen[path] in values for path, values in m.settles.items())
+        name
+        for name, m in METHODS.items()
+        if all(path[0] == "split" or chosen[path] in values for path, values in m.settles.items())
     ]
     steady = not ranks and scheme not in RESTARTING and scheme != "rolora"
+    fixed = scheme in SHIFTING or kind == "full"
     whole = scheme not in PERSONAL and not (kind == "lora" and not freeze_a)
     return {
         **chosen,
+        **({("adapter", "targets"): "all-linear"} if kind == "full" else {}),
         ("run", "soup"): draw(st.sampled_from(["none", "uniform"])) if whole else "none",
         ("method",): draw(st.sampled_from(["", *agreeing])),
         ("adapter", "init_source"): draw(TEXTS.filter(bool)) if init == "public-gradient" else "",
@@ -219,7 +259,7 @@ def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
         ("compression", "download"): draw(st.sampled_from([(), ("ternary", "entropy")])) if steady else (),
         ("compression", "feedback"): draw(st.sampled_from(["auto", "classic", "ef21"])) if steady else "auto",
         ("federation", "ranks"): ranks,
-        ("model", "quantization"): "none" if scheme in SHIFTING else draw(st.sampled_from(["none", "nf4"])),
+        ("model", "quantization"): draw(st.sampled_from(["none"] if fixed else ["none", "nf4"])),
     }
 
 

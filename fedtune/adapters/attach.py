@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fedtune.adapters.base import Attached
+from fedtune.adapters.full import Full
 from fedtune.adapters.library import Library
 from fedtune.adapters.lora import Lora
 from fedtune.adapters.ravan import Ravan
@@ -16,6 +17,7 @@ KINDS: dict[AdapterKind, Callable[[LoadedModel, AdapterSection, str], Attached]]
     "square": Square,
     "ravan": Ravan,
     "peft": Library,
+    "full": Full,
 }
 """The adapter classes by `adapter.kind`."""
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fedtune.adapters.folder import write_folder
@@ -26,9 +28,12 @@ model = PeftModel.from_pretrained(base_model, "this folder")
 """
 
 
-def write_adapter(adapter: SavedAdapter, folder: Path) -> None:
-    """Make `folder` hold the adapter and nothing else; raises AdapterError and RunError as `write_folder` does."""
-    write_folder(folder, adapter.tensors(), _config(adapter), _card(adapter))
+def write_adapter(adapter: SavedAdapter, folder: Path, more: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """Make `folder` hold the adapter, files that stand beside it, and nothing else.
+
+    Raises AdapterError and RunError as `write_folder` does.
+    """
+    write_folder(folder, adapter.tensors(), _config(adapter), _card(adapter), more)
 
 
 def _config(adapter: SavedAdapter) -> Any:

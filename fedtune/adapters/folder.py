@@ -6,28 +6,35 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from fedtune.adapters.saved import CARD, COMPRESSED, CONFIG, WEIGHTS
+from fedtune.adapters.saved import CARD, COMPRESSED, CONFIG, PROMPT, REPLACED, REPLACED_CONFIG, WEIGHTS
 from fedtune.errors import AdapterError
 from fedtune.runs.atomic import TEMPORARY_PREFIX, storage_errors, sync_folder, write_durably
 from fedtune.state import State
 
+PARTS = frozenset({CONFIG, WEIGHTS, CARD, COMPRESSED, REPLACED, REPLACED_CONFIG, PROMPT})
+"""The files that folders of adapters may hold; one with any other is not replaced."""
 
-def write_folder(folder: Path, tensors: State, config: Any, card: str) -> None:
+
+def write_folder(
+    folder: Path, tensors: State, config: Any, card: str, more: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
     """Make `folder` hold the adapter and nothing else: the old adapter stays until the new one is on the disk.
 
-    `config` is one of PEFT's, so that its defaults and version are said as it would say them. Raises AdapterError
-    where a number is NaN or infinite, or `folder` holds anything but an adapter; RunError where the disk is full or the
-    folder cannot be written.
+    `config` is one of PEFT's, so that its defaults and version are said as it would say them; `more` are files that
+    stand beside PEFT's. Raises AdapterError where a number is NaN or infinite, or `folder` holds anything but an
+    adapter; RunError where the disk is full or the folder cannot be written.
     """
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise AdapterError(f"the adapter was not written to {folder}: {bad[0]} holds NaN or infinity")
     fields = json.dumps(_fields(config), indent=2, sort_keys=True).encode() + b"\n"
-    write_files(folder, {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: fields, CARD: card.encode()})
+    own = {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: fields, CARD: card.encode()}
+    write_files(folder, {**own, **more})
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -68,9 +75,7 @@ def _swap(new: Path, folder: Path) -> None:
 def _refuse_other_files(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder} is a file, and an adapter is a folder; name another place")
-    others = (
-        {path.name for path in folder.iterdir()} - {CONFIG, WEIGHTS, CARD, COMPRESSED} if folder.exists() else set()
-    )
+    others = {path.name for path in folder.iterdir()} - PARTS if folder.exists() else set()
     if others:
         raise AdapterError(
             f"{folder} holds {min(others)!r}, which is no part of an adapter; name a new or empty folder"

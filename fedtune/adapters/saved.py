@@ -11,6 +11,12 @@ CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "REA
 COMPRESSED = "adapter_compressed.safetensors"
 """The file that takes the place of WEIGHTS in the folder of a compressed adapter (`fedtune.experts`)."""
 
+REPLACED, REPLACED_CONFIG = "weights.safetensors", "weights_config.json"
+"""The files of weights that take the place of a base model's (`fedtune.adapters.replaced`)."""
+
+PROMPT = "prompt.safetensors"
+"""The file of the soft prompts of a split model."""
+
 TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": ""}
 """PEFT's name for each task; it has none for images."""
 

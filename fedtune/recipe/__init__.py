@@ -9,6 +9,7 @@ from fedtune.recipe.model import ModelSection
 from fedtune.recipe.privacy import PrivacySection
 from fedtune.recipe.recipe import Recipe
 from fedtune.recipe.run import RunSection
+from fedtune.recipe.split import SplitSection
 from fedtune.recipe.training import TrainingSection
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "PrivacySection",
     "Recipe",
     "RunSection",
+    "SplitSection",
     "TrainingSection",
 ]

@@ -50,3 +50,13 @@ def _head_of_a_language_model(r: Recipe) -> str | None:
     if r.model.task != "causal-lm" or not r.adapter.head:
         return None
     return 'adapter.head = true has no effect: model.task = "causal-lm" has no classification head'
+
+
+@advises("split.noise_multiplier", "privacy.unit")
+def _noise_that_nobody_counts(r: Recipe) -> str | None:
+    if not r.split.noise_multiplier:
+        return None
+    return (
+        "split.noise_multiplier blurs the activations that leave a client, and promises nothing: rows leave again and "
+        "again, and neither that nor the gradients that follow is accounted for; measure what it is worth by an attack"
+    )

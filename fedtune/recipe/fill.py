@@ -6,7 +6,7 @@ from typing import Any
 from fedtune.recipe.allowed import NONE, as_toml, may_be_none, takes_any_text
 from fedtune.recipe.keys import dotted, field_at, leaf_keys
 from fedtune.recipe.lines import Path
-from fedtune.recipe.methods import METHODS, no_method
+from fedtune.recipe.methods import METHODS, Value, no_method
 from fedtune.recipe.problems import Problem
 from fedtune.recipe.source import Values
 
@@ -65,7 +65,7 @@ def _fill_method(values: Values, filled: Filled) -> list[Problem]:
     return problems
 
 
-def _contradiction(name: str, path: Path, agreeing: tuple[str | bool, ...], found: str | bool) -> str:
+def _contradiction(name: str, path: Path, agreeing: tuple[Value, ...], found: str | bool) -> str:
     means = " or ".join(map(as_toml, agreeing))
     return (
         f'method = "{name}" means {dotted(path)} = {means}, but the recipe says {as_toml(found)}; '

@@ -7,6 +7,7 @@ from fedtune.recipe.allowed import as_toml
 from fedtune.recipe.lines import Path
 from fedtune.recipe.suggest import did_you_mean
 
+Value = str | bool | int | float
 KIND, INIT, SCHEME = ("adapter", "kind"), ("adapter", "init"), ("aggregation", "scheme")
 FREEZE_A = ("adapter", "freeze_a")
 
@@ -17,8 +18,9 @@ class Method:
 
     title: str
     """One line with the source."""
-    settles: Mapping[Path, tuple[str | bool, ...]]
-    """The values of each key that agree with the method; the first fills a key that is left open."""
+    settles: Mapping[Path, tuple[Value, ...]]
+    """The values of each key that agree with the method; the first fills a key that is left open. A number only fills:
+    another one is the same method with another setting."""
 
 
 def _lora(title: str, scheme: str) -> Method:
@@ -62,16 +64,24 @@ METHODS: Mapping[str, Method] = {
         "R between factors of the base weight (arXiv 2405.17604)",
         {KIND: ("square",), INIT: ("weights",), SCHEME: ("mean",)},
     ),
+    "sfprompt": Method(
+        "a split model with soft prompts: local training without the body, the hardest rows through it (2407.17533)",
+        {
+            KIND: ("full",),
+            INIT: ("weights",),
+            SCHEME: ("mean",),
+            ("split", "head_layers"): (1,),
+            ("split", "tail_layers"): (1,),
+            ("split", "prompt_tokens"): (5,),
+            ("split", "local_epochs"): (1,),
+            ("split", "keep"): (0.5,),
+        },
+    ),
 }
-
-LATER = ("sfprompt",)
-"""Published methods that later versions carry out."""
 
 
 def no_method(name: str) -> str:
     """What to say of a method that there is not."""
     have = f"Available: {', '.join(METHODS)}"
-    if name.lower() in LATER:
-        return f"method = {as_toml(name)} is not in this version. {have}"
-    hint = did_you_mean(name, (*METHODS, *LATER)) or "."
+    hint = did_you_mean(name, METHODS) or "."
     return f"{as_toml(name)} is not the name of a method{hint} {have}"

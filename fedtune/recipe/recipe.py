@@ -16,6 +16,7 @@ from fedtune.recipe.federation import FederationSection
 from fedtune.recipe.model import ModelSection
 from fedtune.recipe.privacy import PrivacySection
 from fedtune.recipe.run import RunSection
+from fedtune.recipe.split import SplitSection
 from fedtune.recipe.training import TrainingSection
 
 PRIVATE_TO_COORDINATOR: Mapping[str, IncEx | bool] = {
@@ -41,6 +42,7 @@ class Recipe(Section):
     privacy: PrivacySection = PrivacySection()
     federation: FederationSection = FederationSection()
     training: TrainingSection = TrainingSection()
+    split: SplitSection = SplitSection()
     run: RunSection = RunSection()
 
     def for_clients(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def _methods() -> str:
 def _method_row(name: str) -> str:
     settled = "; ".join(
         f"`{'.'.join(map(str, path))}` = {' or '.join(f'`{value}`' for value in values)}"
+        + (" unless given" if isinstance(values[0], float) or type(values[0]) is int else "")
         for path, values in METHODS[name].settles.items()
     )
     return f"| `{name}` | {METHODS[name].title} | {settled} |"

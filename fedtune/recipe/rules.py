@@ -17,9 +17,10 @@ from fedtune.recipe.rules_client import CLIENT_RULES
 from fedtune.recipe.rules_compression import COMPRESSION_RULES
 from fedtune.recipe.rules_example import EXAMPLE_RULES
 from fedtune.recipe.rules_privacy import PRIVACY_RULES
+from fedtune.recipe.rules_split import SPLIT_RULES
 
 RULES: list[Rule] = []
-"""The rules of this file, in its order; those about aggregation, compression and privacy have files of their own."""
+"""The rules of this file, in its order; those of other files are in `ALL_RULES`."""
 
 refuses = into(RULES)
 
@@ -102,6 +103,7 @@ STARTS: Mapping[AdapterKind, tuple[str, ...]] = {
     "square": ("weights", "random", "public-gradient", "private-gradient", "dp-gradient"),
     "ravan": ("random",),
     "peft": ("random",),
+    "full": ("weights",),
 }
 
 
@@ -110,10 +112,30 @@ def _start_of_another_kind(r: Recipe) -> str | None:
     known = STARTS[r.adapter.kind]
     if r.adapter.init in known:
         return None
-    others = [kind for kind, starts in STARTS.items() if r.adapter.init in starts and kind != "peft"]
+    others = [kind for kind, starts in STARTS.items() if r.adapter.init in starts and kind not in ("peft", "full")]
     return (
         f'adapter.kind = "{r.adapter.kind}" does not start by init = "{r.adapter.init}"; set init to '
         f"{' or '.join(map(as_toml, known))}, or kind = {' or '.join(map(as_toml, others))}"
+    )
+
+
+@refuses("adapter.targets", "adapter.kind")
+def _targets_of_everything(r: Recipe) -> str | None:
+    if r.adapter.kind != "full" or r.adapter.targets == "all-linear":
+        return None
+    return (
+        'adapter.targets says where small tensors are added, and adapter.kind = "full" trains the weights themselves; '
+        'take targets out, or set kind = "lora" or "square"'
+    )
+
+
+@refuses("adapter.kind", "model.quantization")
+def _training_of_four_bits(r: Recipe) -> str | None:
+    if r.adapter.kind != "full" or r.model.quantization == "none":
+        return None
+    return (
+        'adapter.kind = "full" trains the weights, and 4-bit weights cannot be trained; set model.quantization = '
+        '"none", or kind = "lora" or "square"'
     )
 
 
@@ -253,5 +275,13 @@ def _early_stop_unscored(r: Recipe) -> str | None:
     )
 
 
-ALL_RULES = (*RULES, *AGGREGATION_RULES, *COMPRESSION_RULES, *PRIVACY_RULES, *EXAMPLE_RULES, *CLIENT_RULES)
+ALL_RULES = (
+    *RULES,
+    *AGGREGATION_RULES,
+    *COMPRESSION_RULES,
+    *PRIVACY_RULES,
+    *EXAMPLE_RULES,
+    *CLIENT_RULES,
+    *SPLIT_RULES,
+)
 """Every rule of every file."""

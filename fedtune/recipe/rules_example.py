@@ -65,8 +65,13 @@ def _clip_twice(r: Recipe) -> str | None:
 
 @refuses("adapter.kind", "privacy.unit")
 def _library_adapters_under_privacy(r: Recipe) -> str | None:
-    if not _example(r) or r.adapter.kind != "peft":
+    if not _example(r) or r.adapter.kind not in ("peft", "full"):
         return None
+    if r.adapter.kind == "full":
+        return (
+            'adapter.kind = "full" trains embeddings and norms, whose gradient by example is not taken; set kind to '
+            '"square", "lora" or "ravan", or privacy.unit = "client"'
+        )
     return (
         f'adapter.kind = "peft" ({as_toml(r.adapter.peft_type)}) may train tensors whose gradient by example cannot be '
         'taken (DoRA, embeddings); set kind to "square", "lora" or "ravan"'

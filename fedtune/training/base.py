@@ -7,6 +7,7 @@ from typing import Protocol
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.adapters.slots import Slots
 from fedtune.data.base import Rows
+from fedtune.split.base import Share
 from fedtune.state import State
 
 
@@ -29,6 +30,8 @@ class Assignment:
     """What has been added to the base weights."""
     correction: State = field(default_factory=dict)
     """SCAFFOLD's c − cₖ: added to every step's gradient, by name (arXiv 1910.06378, algorithm 1)."""
+    run: str = ""
+    """The run's id: a split model's coordinator asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,10 @@ class Score:
         return self.correct / self.examples if self.examples else float("nan")
 
 
+NOBODY = Share("", 0, "")
+"""Whose the coordinator's own rows are."""
+
+
 class LocalStep(Protocol):
     """Trains and evaluates clients against one resident base model.
 
@@ -82,6 +89,6 @@ class LocalStep(Protocol):
         """
         ...
 
-    def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT) -> Score:
-        """Score a whole state on rows, on base weights that `shift` was added to."""
+    def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT, share: Share = NOBODY, /) -> Score:
+        """Score a whole state on rows, on base weights that `shift` was added to; `share` says whose rows they are."""
         ...

@@ -1,5 +1,6 @@
 """Scoring a state on rows: sums of loss and right predictions, so that scores of several clients add up."""
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,8 +15,18 @@ from fedtune.training.mode import in_mode
 from fedtune.training.order import slices
 from fedtune.training.resident import Resident
 
+Outputs = Callable[[Resident, Iterable[Batch]], Iterator[tuple[Batch, Any]]]
+"""Each batch with the model's output for it, in order."""
 
-def score_rows(resident: Resident, state: State, rows: Rows, shift: Shift = NO_SHIFT) -> Score:
+
+def plain_outputs(resident: Resident, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Any]]:
+    """One forward pass after the other."""
+    return ((batch, forward(resident, batch)) for batch in batches)
+
+
+def score_rows(
+    resident: Resident, state: State, rows: Rows, shift: Shift = NO_SHIFT, outputs: Outputs = plain_outputs
+) -> Score:
     """Score `state` on `rows`: every row of a classification, every answer token of a causal LM.
 
     Guarantees: no random number is drawn, the model's mode is what it was, and the base weights are W0 + `shift`.
@@ -32,11 +43,10 @@ def score_rows(resident: Resident, state: State, rows: Rows, shift: Shift = NO_S
             within_memory(resident.device, advice="lower training.eval_batch_size"),
             torch.inference_mode(),
         ):
-            for indices in slices(list(range(len(rows))), training.eval_batch_size):
-                batch = rows.batch(indices)
-                if count := count_targets(batch):
-                    counts.append(count)
-                    sums.append(_sums(forward(resident, batch), batch, count))
+            batches = (rows.batch(indices) for indices in slices(list(range(len(rows))), training.eval_batch_size))
+            for batch, output in outputs(resident, filter(count_targets, batches)):
+                counts.append(count_targets(batch))
+                sums.append(_sums(output, batch, counts[-1]))
     # One transfer at the end: the device is not waited for after each batch.
     loss_sum, correct = torch.stack(sums).cpu().double().sum(dim=0).tolist() if sums else (0.0, 0.0)
     return Score(sum(counts), loss_sum, correct)

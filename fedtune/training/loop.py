@@ -1,6 +1,6 @@
 """One client's local steps: optimiser, schedule, accumulation, corrections and clipping over its own rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 import torch
@@ -28,23 +28,9 @@ FINITE_EVERY = 16
 """Local steps between two looks at the loss: each look waits for the device."""
 Outcome = tuple[State, dict[str, float], dict[str, float]]
 """The state after training, the sums of the learning rates by name, and metrics."""
+Accumulate = Callable[[Resident, list[Batch]], torch.Tensor]
+"""Adds the gradient of the mean loss over all targets of some batches; returns that loss, on the device."""
 SMALLER = "lower training.batch_size and raise training.accumulate, or set training.gradient_checkpointing = true"
-
-
-def train_client(resident: Resident, assignment: Assignment) -> LocalResult:
-    """Train one client on the resident model.
-
-    Guarantees: the result depends on the assignment and the recipe alone; torch's random state and the model's
-    mode are afterwards what they were before, and no gradient is left. What the client does not train is bit for bit
-    what it was given, and the zeros outside of its slots stay zeros. Raises TrainingError where the loss is not
-    finite or the memory does not suffice, AdapterError where the state or the shift does not fit the adapter.
-    """
-    started = perf_counter()
-    total = 0 if assignment.trained == () else count_steps(len(assignment.rows), resident.recipe.training)
-    state, moved, metrics = _train(resident, assignment, total) if total else _leave(resident, assignment)
-    metrics |= {"steps": float(total), "seconds": perf_counter() - started}
-    rates = {name: moved.get(name, 0.0) for name in state if is_trained(name, assignment)}
-    return LocalResult(assignment.client, state, len(assignment.rows), rates, metrics)
 
 
 def accumulate_gradient(resident: Resident, batches: list[Batch]) -> torch.Tensor:
@@ -63,13 +49,34 @@ def accumulate_gradient(resident: Resident, batches: list[Batch]) -> torch.Tenso
     return mean
 
 
+def train_client(
+    resident: Resident, assignment: Assignment, accumulate: Accumulate = accumulate_gradient
+) -> LocalResult:
+    """Train one client on the resident model; each optimiser step's gradient is `accumulate`'s.
+
+    Guarantees: the result depends on the assignment and the recipe alone; torch's random state and the model's
+    mode are afterwards what they were before, and no gradient is left. What the client does not train is bit for bit
+    what it was given, and the zeros outside of its slots stay zeros. Raises TrainingError where the loss is not
+    finite or the memory does not suffice, AdapterError where the state or the shift does not fit the adapter.
+    """
+    started = perf_counter()
+    total = 0 if assignment.trained == () else count_steps(len(assignment.rows), resident.recipe.training)
+    if total:
+        state, moved, metrics = _train(resident, assignment, total, accumulate)
+    else:
+        state, moved, metrics = _leave(resident, assignment)
+    metrics |= {"steps": float(total), "seconds": perf_counter() - started}
+    rates = {name: moved.get(name, 0.0) for name in state if is_trained(name, assignment)}
+    return LocalResult(assignment.client, state, len(assignment.rows), rates, metrics)
+
+
 def _leave(resident: Resident, assignment: Assignment) -> Outcome:
     """A client without steps hands back what it was given; the model is not touched."""
     check_same_tensors(shapes_of(assignment.state), resident.shapes(), what="the adapter state")
     return copy_state(assignment.state), {}, {}
 
 
-def _train(resident: Resident, assignment: Assignment, total: int) -> Outcome:
+def _train(resident: Resident, assignment: Assignment, total: int, accumulate: Accumulate) -> Outcome:
     dropout = derive_seed(assignment.seed, "dropout")
     with resident.lock:
         resident.attached.shift_to(assignment.shift)
@@ -80,7 +87,7 @@ def _train(resident: Resident, assignment: Assignment, total: int) -> Outcome:
             seeded(resident.device, dropout),
             within_memory(resident.device, advice=SMALLER),
         ):
-            loss, rates = _take_steps(resident, assignment, parameters, total)
+            loss, rates = _take_steps(resident, assignment, parameters, total, accumulate)
         state = resident.attached.read()
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
         raise _diverged(resident, assignment, "weights are", total)
@@ -88,7 +95,11 @@ def _train(resident: Resident, assignment: Assignment, total: int) -> Outcome:
 
 
 def _take_steps(
-    resident: Resident, assignment: Assignment, parameters: Mapping[str, nn.Parameter], total: int
+    resident: Resident,
+    assignment: Assignment,
+    parameters: Mapping[str, nn.Parameter],
+    total: int,
+    accumulate: Accumulate,
 ) -> tuple[float, dict[str, float]]:
     """All local steps; returns the mean of the steps' losses, and the sums of their learning rates by name."""
     training, rows = resident.recipe.training, assignment.rows
@@ -101,7 +112,7 @@ def _take_steps(
             optimizer.zero_grad(set_to_none=True)
             set_rate(optimizer, rate_factor(training.schedule, done, total, training.warmup_fraction))
             rates.add()
-            loss_sum += accumulate_gradient(resident, [rows.batch(indices) for indices in step])
+            loss_sum += accumulate(resident, [rows.batch(indices) for indices in step])
             for adjust in adjusting:
                 adjust()
             if training.max_grad_norm is not None:

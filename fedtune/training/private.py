@@ -14,8 +14,9 @@ from fedtune.data.base import Rows
 from fedtune.errors import TrainingError
 from fedtune.privacy.noise import NoiseSource
 from fedtune.privacy.rows import RowSampler
+from fedtune.split.base import Share
 from fedtune.state import State, copy_state, shapes_of
-from fedtune.training.base import Assignment, LocalResult, Score
+from fedtune.training.base import NOBODY, Assignment, LocalResult, Score
 from fedtune.training.evaluate import score_rows
 from fedtune.training.memory import within_memory
 from fedtune.training.mode import in_mode
@@ -56,7 +57,7 @@ class PrivateStep:
         """
         return (self._train(assignment) for assignment in cohort)
 
-    def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT) -> Score:
+    def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT, _share: Share = NOBODY, /) -> Score:
         """Score a state on rows, on base weights that `shift` was added to; what becomes of the score is not decided
         here."""
         return score_rows(self._resident, state, rows, shift)

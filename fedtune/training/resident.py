@@ -13,9 +13,14 @@ from fedtune.adapters.attach import attach
 from fedtune.adapters.base import Attached
 from fedtune.errors import ModelError
 from fedtune.models.base import LoadedModel
-from fedtune.models.load import load_model
+from fedtune.models.load import load_config, load_model
+from fedtune.models.source import find_model
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive_seed
+from fedtune.split.attach import PLACES, attach_split
+from fedtune.split.cut import Cut, cut_of
+from fedtune.split.load import load_client_part
+from fedtune.split.parts import ClientParts
 from fedtune.state import Shapes, State, shapes_of
 from fedtune.training.device import choose_device, has_bf16
 
@@ -35,21 +40,27 @@ class Resident:
     initial: State
     """The adapter as it was attached: what a run starts from, whatever was trained here since."""
     call: Callable[..., Any]
-    """The forward pass: the model with its adapter, compiled where the recipe asks (dropout then draws otherwise)."""
+    """The forward pass: the model with its adapter, compiled where the recipe asks (dropout then draws otherwise); of a
+    split model the short circuit from head to tail."""
     extra: Mapping[str, Any]
     """Keyword arguments of every forward pass."""
     bf16: bool
     """Does the forward pass autocast to bfloat16?"""
+    parts: ClientParts | None = None
+    """Head and tail of a split model, whose body is elsewhere; None where the model is whole."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @classmethod
     def build(cls, recipe: Recipe) -> "Resident":
-        """Load the base model and attach the adapter that `recipe` names.
+        """Load the base model, or of a split one the client's part, and attach the adapter that `recipe` names.
 
         Raises RunError where the device is not there, ModelError or AdapterError where those do not fit.
         """
-        device = choose_device(recipe.training.device)
-        loaded = load_model(recipe.model, device=device, seed=derive_seed(recipe.run.seed, "head"))
+        device, seed = choose_device(recipe.training.device), derive_seed(recipe.run.seed, "head")
+        if recipe.split.active:
+            part = load_client_part(recipe.model, recipe.split, device=device, seed=seed)
+            return cls.of_part(part, _cut_in(recipe), device, recipe)
+        loaded = load_model(recipe.model, device=device, seed=seed)
         attached = attach(loaded, recipe.adapter, task=recipe.model.task)
         return cls.of(loaded, attached, device, recipe)
 
@@ -69,6 +80,13 @@ class Resident:
             extra={"use_cache": False} if recipe.model.task == "causal-lm" else {},
             bf16=recipe.training.precision == "bf16" and has_bf16(device),
         )
+
+    @classmethod
+    def of_part(cls, loaded: LoadedModel, cut: Cut, device: torch.device, recipe: Recipe) -> "Resident":
+        """A resident of the part of a split model that a client holds; raises ModelError, AdapterError."""
+        attached = attach_split(loaded, recipe, cut)
+        parts = ClientParts.of(loaded.model, cut, recipe.model.task, attached.prompts)
+        return replace(cls.of(loaded, attached, device, recipe), parts=parts, call=parts.short)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of a forward pass, as a context."""
@@ -109,7 +127,12 @@ def _key(recipe: Recipe) -> str:
     device = choose_device(recipe.training.device)
     adapter = recipe.adapter.model_dump_json(exclude={"init_source"})
     training = recipe.training.model_dump_json(include={"precision", "gradient_checkpointing", "compile"})
-    return "\n".join((recipe.model.model_dump_json(), adapter, training, str(recipe.run.seed), str(device)))
+    split = recipe.split.model_dump_json(include={"train_head", *PLACES})
+    return "\n".join((recipe.model.model_dump_json(), adapter, training, split, str(recipe.run.seed), str(device)))
+
+
+def _cut_in(recipe: Recipe) -> Cut:
+    return cut_of(recipe.split, load_config(recipe.model, find_model(recipe.model.name, recipe.model.revision)))
 
 
 def _checkpoint_gradients(model: nn.Module) -> None:

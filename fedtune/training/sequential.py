@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.data.base import Rows
+from fedtune.split.base import Share
 from fedtune.state import State
-from fedtune.training.base import Assignment, LocalResult, Score
+from fedtune.training.base import NOBODY, Assignment, LocalResult, Score
 from fedtune.training.evaluate import score_rows
 from fedtune.training.loop import train_client
 from fedtune.training.resident import Resident
@@ -26,6 +27,6 @@ class SequentialStep:
         """Train when asked for the next result; an error ends the iterator at the client that caused it."""
         return (train_client(self._resident, assignment) for assignment in cohort)
 
-    def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT) -> Score:
+    def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT, _share: Share = NOBODY, /) -> Score:
         """Score a state on rows, on base weights that `shift` was added to."""
         return score_rows(self._resident, state, rows, shift)

@@ -28,6 +28,7 @@ def load(*lines: str) -> Loaded:
         ("fedrot-lora", "lora", "kaiming", "fedrot"),
         ("fedsvd", "lora", "kaiming", "fedsvd"),
         ("ravan", "ravan", "random", "mean"),
+        ("sfprompt", "full", "weights", "mean"),
     ],
 )
 def test_a_method_fills_what_the_recipe_leaves_open(method: str, kind: str, init: str, scheme: str) -> None:
@@ -51,10 +52,23 @@ def test_a_contradiction_names_the_method_and_the_key_and_both_lines() -> None:
     assert 'method = "fedit" means adapter.kind = "lora", but the recipe says "square"' in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["sfprompt"])
-def test_methods_of_later_versions_are_known_and_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match=r"not in this version. Available: fed-sb, fedit, ffa-lora"):
-        load(f'method = "{name}"')
+def test_sfprompt_splits_the_model_and_each_of_its_phases_has_a_switch() -> None:
+    loaded = load('method = "sfprompt"')
+    split = loaded.recipe.split
+    assert split.active
+    assert loaded.recipe.adapter.kind == "full"
+    assert (split.head_layers, split.tail_layers, split.prompt_tokens) == (1, 1, 5)
+    assert (split.local_epochs, split.keep) == (1, 0.5)
+    assert loaded.filled[("split", "keep")] == 'method "sfprompt"'
+    ablated = load('method = "sfprompt"', "split.local_epochs = 0", "split.keep = 1.0", "split.prompt_tokens = 0")
+    assert not ablated.recipe.split.local_epochs
+    assert not ablated.recipe.split.prompt_tokens
+    assert ablated.recipe.split.keep == 1.0
+
+
+def test_sfprompt_without_a_split_is_a_contradiction() -> None:
+    with pytest.raises(RecipeError, match=r'means split\.head_layers = 1, but the recipe says "none"'):
+        load('method = "sfprompt"', 'split.head_layers = "none"')
 
 
 def test_an_unknown_method_is_refused_with_the_nearest() -> None:

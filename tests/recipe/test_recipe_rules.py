@@ -104,6 +104,16 @@ MIXES: dict[str, tuple[list[str], str, list[str]]] = {
         "set evaluate_every = 1",
         ["federation.evaluate_every=1"],
     ),
+    "_targets_of_everything": (
+        ['adapter.kind="full"', 'adapter.targets="attention"'],
+        "trains the weights themselves",
+        ["adapter.kind=square"],
+    ),
+    "_training_of_four_bits": (
+        ['adapter.kind="full"', 'model.quantization="nf4"'],
+        "cannot be trained",
+        ["model.quantization=none"],
+    ),
     "_freeze_a_of_another_kind": (["adapter.freeze_a=true"], "is for adapter.kind", ["adapter.kind=lora"]),
     "_peft_type_of_another_kind": (['adapter.peft_type="ia3"'], "take them out", ["adapter.kind=peft"]),
     "_scheme_of_another_kind": (['aggregation.scheme="fedex"'], "serves every kind", ["adapter.kind=lora"]),
@@ -206,6 +216,7 @@ TIPS = {
     "_four_bits_on_a_cpu": (["model.quantization=nf4", "training.device=cpu"], "needs a CUDA GPU"),
     "_private_gradients_travel": (["adapter.init=private-gradient"], "upload a whole gradient"),
     "_scaffold_counts_every_client_alike": (["training.scaffold=true"], "every client alike"),
+    "_noise_that_nobody_counts": (["split.head_layers=1", "split.noise_multiplier=1"], "promises nothing"),
     "_head_of_a_language_model": (["model.task=causal-lm", "adapter.head=true"], "has no effect"),
 }
 
