@@ -62,6 +62,8 @@ class Plan(BaseModel):
 
     form: str
     """`full` or `quick`."""
+    about: str = "aggregation"
+    """What the reading calls the study."""
     base: str
     """The TOML text of the recipe that every cell changes."""
     test_rows: int
@@ -91,6 +93,11 @@ class Plan(BaseModel):
             for method in self.contenders:
                 for split in self.splits:
                     yield Cell(stage="report", method=method, split=split, seed=seed, lr=rates[method])
+
+    def grid(self, method: str) -> tuple[float, ...]:
+        """The learning rates that a contender, or the one whose rate it takes, chooses from."""
+        contender = self.contenders[method]
+        return contender.rates or self.contenders[contender.rate_of].rates
 
     def size(self) -> int:
         """How many cells there are."""

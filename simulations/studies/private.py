@@ -29,6 +29,7 @@ def full() -> Plan:
     """Three rates, ε of 1, 3 and 8, three seeds."""
     return Plan(
         form="full",
+        about="private training",
         base=(resources.files("simulations.studies") / "private.toml").read_text(encoding="utf-8"),
         test_rows=400,
         tuning_rows=400,

@@ -27,10 +27,9 @@ def summary(plan: Plan, rows: Sequence[Row], outcomes: Iterable[Outcome]) -> str
     """The whole study; each paragraph and table apart."""
     known = list(outcomes)
     parts = [
-        f"# The {plan.form} study of aggregation",
+        f"# The {plan.form} study of {plan.about}",
         _what_ran(plan, known),
         *(part for split in plan.splits for part in _of_split(split, rows)),
-        "## Product error",
         *_errors(plan, rows),
         f"## Against {REFERENCE}",
         HOW_TO_COMPARE,
@@ -46,10 +45,11 @@ def _what_ran(plan: Plan, outcomes: Sequence[Outcome]) -> str:
     reported = [outcome for outcome in outcomes if outcome.cell.stage == "report"]
     seeds = sorted({outcome.cell.seed for outcome in reported})
     lost = sum(outcome.left_out for outcome in reported)
+    tuned_on = "public rows, which are no test rows," if plan.tuning_rows else "the clients' held-out rows"
     return (
         f"{len(reported)} simulations of {len(plan.contenders)} methods on {len(plan.splits)} splits, seeds "
         f"{', '.join(map(str, seeds))}; {plan.test_rows} test rows, the same for all. Learning rates are those that "
-        f"were best on the clients' held-out rows of {plan.tuning_split} with seed {plan.tuning_seed}, which is not "
+        f"were best on {tuned_on} of {plan.tuning_split} with seed {plan.tuning_seed}, which is not "
         f"reported. {lost} updates were left out. {HOW_TO_READ}"
     )
 
@@ -61,6 +61,9 @@ def _of_split(split: str, rows: Sequence[Row]) -> Iterable[str]:
 
 def _errors(plan: Plan, rows: Sequence[Row]) -> Iterable[str]:
     worst = {method: _worst(method, rows) for method in plan.contenders}
+    if not any(error is not None for error in worst.values()):
+        return  # under privacy the server measures none
+    yield "## Product error"
     at_rounding = [method for method, error in worst.items() if error is not None and error < ROUNDING]
     above = [f"{method} ({error:.1e})" for method, error in worst.items() if error is not None and error >= ROUNDING]
     unknown = [method for method, error in worst.items() if error is None]
@@ -83,11 +86,7 @@ def _gains(plan: Plan, title: str, splits: Sequence[str], outcomes: Sequence[Out
 
 def _edges(plan: Plan, rows: Sequence[Row]) -> str:
     chosen = {row.method: row.lr for row in rows}
-    edges = [
-        f"{method} ({lr:g})"
-        for method, lr in chosen.items()
-        if lr in (min(plan.contenders[method].rates), max(plan.contenders[method].rates))
-    ]
+    edges = [f"{method} ({lr:g})" for method, lr in chosen.items() if lr in (min(grid := plan.grid(method)), max(grid))]
     if not edges:
         return "Every chosen rate lies inside its grid."
     return f"Chosen at the edge of its grid, so a better rate may lie beyond: {', '.join(edges)}."

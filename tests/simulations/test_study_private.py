@@ -5,14 +5,17 @@ import pytest
 from fedtune.privacy.plan import calibrated, plan_of
 from simulations.studies import private
 from simulations.studies.cell import recipe_of
+from simulations.studies.outcome import Outcome
 from simulations.studies.plan import Plan
 from simulations.studies.published import recompute
+from simulations.studies.results import rows_of
 from simulations.studies.rows import TEST, TUNING
+from simulations.studies.summary import summary
 
 
 @pytest.mark.parametrize("plan", [private.full(), private.quick()], ids=lambda plan: plan.form)
 def test_every_cell_is_a_sound_private_recipe(plan: Plan, tmp_path):
-    rates = {name: contender.rates[0] for name, contender in plan.contenders.items()}
+    rates = {name: plan.grid(name)[0] for name in plan.contenders}
     for cell in (*plan.tuning_cells(), *plan.report_cells(rates)):
         recipe = recipe_of(plan, cell, tmp_path)
         assert recipe.privacy.unit == "example"
@@ -20,6 +23,21 @@ def test_every_cell_is_a_sound_private_recipe(plan: Plan, tmp_path):
         assert f"eps-{recipe.privacy.epsilon:g}" == cell.split
         assert recipe.data.test_source.endswith(TUNING if cell.stage == "tuning" else TEST)
         assert recipe.adapter.init != "private-gradient"
+
+
+def test_the_reading_of_a_study_without_product_errors_and_with_a_borrowed_rate():
+    plan = private.quick()
+    rates = {name: plan.grid(name)[0] for name in plan.contenders}
+    outcomes = [
+        Outcome(cell=cell, accuracy=0.5, accuracy_before=0.1, bytes_up=1.0, bytes_down=1.0, seconds=1.0)
+        for cell in plan.report_cells(rates)
+    ]
+    text = summary(plan, rows_of(plan, outcomes), outcomes)
+    assert text.startswith("# The quick study of private training")
+    assert "best on public rows" in text
+    assert "Product error" not in text.split("## Learning rates")[1]
+    assert "## Product error" not in text
+    assert "fed-sb-dp-gradient (0.001)" in text.split("## Learning rates")[1]
 
 
 def test_a_start_from_noised_gradients_costs_noise_in_training(tmp_path):
