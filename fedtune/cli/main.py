@@ -25,6 +25,7 @@ SUMMARIES: Mapping[str, Mapping[str, str]] = {
         "init": "Write a commented recipe to start from",
         "recipe": "Check, show and list recipes",
         "bytes": "Show what a recipe will send, before anything runs",
+        "split": "Plan a split model: what each cut costs a client",
     },
     "Keys & data": {
         "keys": "Make, add and revoke the keys of coordinator and clients",
