@@ -55,7 +55,7 @@ def fill_body(
         model, missing = from_tensors(_middle(config, family), source, config, tensors)
     refuse_missing(section, missing)
     model.requires_grad_(False)
-    return BodyModel(model.eval(), family, cut, with_cut(fingerprint(model, ()), cut), source.name)
+    return BodyModel(model, family, cut, with_cut(fingerprint(model, ()), cut), source.name).eval()
 
 
 def _middle(config: Any, family: Family) -> Any:

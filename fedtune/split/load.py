@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def load_client_part(model: ModelSection, split: SplitSection, *, device: torch.
     part's weights and the cut. Raises ModelError.
     """
     source, config, _, cut = _prepare(model, split)
-    with _tensors(source, cut.client_layers()) as tensors:
+    with _tensors(source, cut.client_layers(), outside=True) as tensors:
         loaded = load_weights(
             model, source, shortened(config, cut.client_layers()), device=device, seed=seed, tensors=tensors
         )
@@ -45,9 +45,8 @@ def load_body(model: ModelSection, split: SplitSection, *, device: torch.device)
     Raises ModelError.
     """
     source, config, family, cut = _prepare(model, split)
-    with _tensors(source, cut.body_layers()) as tensors:
-        layers = {name: tensor for name, tensor in tensors.items() if layer_number(name) is not None}
-        body = fill_body(model, source, family, shortened(config, cut.body_layers()), cut, layers)
+    with _tensors(source, cut.body_layers(), outside=False) as tensors:
+        body = fill_body(model, source, family, shortened(config, cut.body_layers()), cut, tensors)
     return body.to(device)
 
 
@@ -62,26 +61,32 @@ def _prepare(model: ModelSection, split: SplitSection) -> tuple[ModelSource, Any
 
 
 @contextlib.contextmanager
-def _tensors(source: ModelSource, layers: tuple[int, ...]) -> Iterator[Mapping[str, Any]]:
-    """Slices of all tensors of these layers, renumbered from 0, and of those outside of the layers; none is read."""
+def _tensors(source: ModelSource, layers: tuple[int, ...], *, outside: bool) -> Iterator[dict[str, Any]]:
+    """Slices of all tensors of these layers, numbered anew, and of those outside of all layers; none is read yet.
+
+    Files that hold none of them are not even opened.
+    """
     numbers = {old: new for new, old in enumerate(layers)}
+
+    def called(name: str) -> str | None:
+        return renumbered(name, numbers) if outside or layer_number(name) is not None else None
+
     with contextlib.ExitStack() as stack:
         slices: dict[str, Any] = {}
         try:
-            for path in _files(source.folder):
+            for path in _files(source.folder, called):
                 opened = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
-                for name in opened.keys():  # noqa: SIM118 - not a mapping
-                    renamed = renumbered(name, numbers)
-                    if renamed is not None:
-                        slices[renamed] = opened.get_slice(name)
+                here = {called(name): name for name in opened.keys()}  # noqa: SIM118 - not a mapping
+                slices |= {new: opened.get_slice(old) for new, old in here.items() if new is not None}
         except UNREADABLE as error:
             raise unreadable(source, error) from error
         yield slices
 
 
-def _files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, as transformers picks them: the single one, or those of the index."""
+def _files(folder: Path, called: Callable[[str], str | None]) -> list[Path]:
+    """The safetensors files of a checkpoint as transformers picks them: the single one, or those of the index."""
     if (folder / SINGLE).is_file() or not (folder / INDEX).is_file():
         return [folder / SINGLE]
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    files = {file for name, file in dict(index["weight_map"]).items() if called(name) is not None}
+    return [folder / file for file in sorted(files)]
