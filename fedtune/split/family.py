@@ -32,13 +32,12 @@ class Family:
     """Does the task head read the first token alone?"""
 
     def layers_of(self, base: nn.Module) -> tuple[str, nn.ModuleList]:
-        """The list of layers in a base model of this family, and its name there."""
+        """The list of layers in a base model of this family, and its name there; ModelError where there is none."""
         known = dict(base.named_modules())
-        path = next(path for path in self.layers if path in known)
-        found = known[path]
-        if not isinstance(found, nn.ModuleList):
-            raise ModelError(f"The layers of this {self.name} model are no list: use another version of transformers.")
-        return path, found
+        for path in self.layers:
+            if isinstance(found := known.get(path), nn.ModuleList):
+                return path, found
+        raise ModelError(f"This {self.name} model keeps its layers elsewhere: use another version of transformers.")
 
     @property
     def hidden(self) -> str:

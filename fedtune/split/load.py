@@ -57,7 +57,19 @@ def _prepare(model: ModelSection, split: SplitSection) -> tuple[ModelSource, Any
     config = load_config(model, source)
     family = family_of(config)
     check_split_task(model.task, family)
+    _check_length(model, split, config)
     return source, config, family, cut_of(split, config)
+
+
+def _check_length(model: ModelSection, split: SplitSection, config: Any) -> None:
+    """A prompt takes up positions of a causal LM; an encoder's are added before the prompt comes in."""
+    longest = getattr(config, "max_position_embeddings", None)
+    if model.task == "causal-lm" and longest and model.max_length + split.prompt_tokens > longest:
+        raise ModelError(
+            f"{model.name} reads at most {longest} tokens, and {split.prompt_tokens} of them are the soft prompt's "
+            f"(split.prompt_tokens), so model.max_length = {model.max_length} must become "
+            f"{max(0, longest - split.prompt_tokens)} or less."
+        )
 
 
 @contextlib.contextmanager

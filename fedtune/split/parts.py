@@ -111,8 +111,8 @@ class ClientParts:
         return slice(self.family.prompt_at, self.family.prompt_at + self.prompts.tokens)
 
     def _trains_head(self) -> bool:
-        names = self.before_cut()
-        return any(p.requires_grad for name, p in self._model.named_parameters() if name in names)
+        prompts = set() if self.prompts is None else set(map(id, self.prompts.parameters()))
+        return any(p.requires_grad and id(p) not in prompts for p in self._head.parameters())
 
     def _trains_prompt(self) -> bool:
         if self.prompts is None:

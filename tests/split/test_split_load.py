@@ -235,6 +235,13 @@ class TestRefusals:
         with pytest.raises(ModelError, match=r'model\.quantization = "none"'):
             body_of(section("llama").model_copy(update={"quantization": "nf4"}))
 
+    def test_of_a_prompt_that_leaves_too_few_positions_to_the_text(self) -> None:
+        model = section("gpt2").model_copy(update={"max_length": 70})
+        client_of(model, CUTS.model_copy(update={"prompt_tokens": 10}))
+        for part in (client_of, body_of):
+            with pytest.raises(ModelError, match="max_length = 70 must become 69 or less"):
+                part(model, CUTS.model_copy(update={"prompt_tokens": 11}))
+
     def test_of_images_of_another_size(self) -> None:
         with pytest.raises(ModelError, match="cannot read images of 32 pixels"):
             client_of(section("vit").model_copy(update={"image_size": 32}))
