@@ -1,6 +1,7 @@
 """A whole run in which one data owner's budget ends before the others': it says so, stays, and the run goes on."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from client.work import Workplace
 from fedtune.privacy.accounting import epsilon_of
 from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
+from fedtune.wire import Task, decode, encode
 from server.app import make_app, run_config
 from server.listener import Listener
 from simulations.cohort import CohortGrid, work_with
@@ -100,3 +102,40 @@ def test_each_book_holds_what_its_owner_took_part_in(finished: tuple[RunFolder, 
 
 def first_events(owners: Owners):
     return owners.books["client-0"].entries()[0].events
+
+
+class Misled(Owners):
+    """`client-0` is shown another recipe than the others in round 1: one that breaks a rule."""
+
+    def answer_all(self, jobs: Sequence[tuple[str, bytes]]) -> Iterator[bytes]:
+        return super().answer_all([(name, _unsound(raw) if name == "client-0" else raw) for name, raw in jobs])
+
+
+def _unsound(raw: bytes) -> bytes:
+    task = decode(raw)
+    assert isinstance(task, Task)
+    if task.round != 1:
+        return raw
+    recipe = {**task.recipe, "aggregation": {"weights": "examples"}}
+    return encode(replace(task, recipe=recipe, recipe_fingerprint=Recipe.from_coordinator(recipe).fingerprint()))
+
+
+def test_the_round_goes_on_without_whoever_refuses_an_unsound_recipe(tiny_bert_folder: Path, tmp_path: Path) -> None:
+    recipe = private_recipe(
+        tiny_bert_folder,
+        tmp_path,
+        training={"steps": 1},
+        data={"holdout_fraction": 0.0, "partition": {"clients": 2}},
+        federation={"rounds": 2},
+    )
+    owners = Misled(recipe, tmp_path / "owners", {})
+    make_app(Listener())(
+        CohortGrid(owners.names, work_with(owners)),
+        Context(1, 1, {}, RecordDict(), dict(run_config(recipe, resume=False))),
+    )
+    _, first, second = RunFolder.open(Path(recipe.run.folder) / recipe.run.name).rounds()
+    assert [(c.client, c.outcome) for c in first.clients] == [("client-0", "unsound-recipe"), ("client-1", "ok")]
+    assert "tells how many rows each client has" in first.clients[0].detail
+    assert first.aggregated
+    assert {c.outcome for c in second.clients} == {"ok"}
+    assert [entry.round for entry in owners.books["client-0"].entries() if entry.what == "reserve"] == [2]
