@@ -24,8 +24,9 @@ class Workplace:
     """Answers tasks for one client or for many virtual ones, on one resident base model.
 
     Guarantees: a reply depends on its task and its client alone (under privacy: and on fresh noise); nothing of a
-    client's rows is in a refusal. A recipe that breaks a rule of recipes is refused, whoever read it before. Under privacy nothing leaves that no noise covers, and the coordinator's ledger is
-    followed before anything is begun. With a guard, what a task spends is on the disk before it is worked on.
+    client's rows is in a refusal. A recipe that breaks a rule of recipes is refused, whoever read it before. Under
+    privacy nothing leaves that no noise covers, and the coordinator's ledger is followed before anything is begun. With
+    a guard, what a task spends is on the disk before it is worked on.
 
     Args:
         guard: the policy and the budget book of the data set; None for virtual clients, who own none.
