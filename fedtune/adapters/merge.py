@@ -26,7 +26,7 @@ def merged_copy(model: nn.Module, products: Products) -> nn.Module:
     copies: dict[int, Any] = {}
     for name, (a, b) in products.items():
         layer = model.get_submodule(name)
-        copies[id(layer)] = _fold(copy.deepcopy(base_of(layer), copies), b.double() @ a.double())
+        copies[id(layer)] = fold(copy.deepcopy(base_of(layer), copies), b.double() @ a.double())
     plain = copy.deepcopy(model, copies)
     if hasattr(plain, "peft_config"):
         del plain.peft_config  # PEFT's mark on models that it changed
@@ -36,7 +36,8 @@ def merged_copy(model: nn.Module, products: Products) -> nn.Module:
 
 
 @torch.no_grad()
-def _fold(layer: nn.Module, product_MN: torch.Tensor) -> nn.Module:
+def fold(layer: nn.Module, product_MN: torch.Tensor) -> nn.Module:
+    """Add ΔW (out, in) to a plain layer's weight, in place; returns the layer."""
     weight = parameter_of(layer, "weight")
     product = product_MN.T if is_transposed(layer) else product_MN
     # Summed in double on the CPU, which has it on every machine, and rounded once.

@@ -45,8 +45,14 @@ class Replaced:
     tensors: State
     prompt: State = field(default_factory=dict)
     """Soft prompts, by their names in `fedtune.split.prompt.Prompts`; empty where there are none."""
-    split: Mapping[str, Any] = field(default_factory=dict)
-    """The keys of `[split]` that say where the prompts stand; empty where the model was not split."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Where the prompts stand: `model` and `split`, as in a recipe; empty where there are none."""
+
+
+def about_file(base: str, task: str, about: Mapping[str, Any]) -> dict[str, bytes]:
+    """The file that says what the tensors beside it belong to."""
+    fields = {"format": "fedtune-weights", "base_model": base, "task": task, **about}
+    return {REPLACED_CONFIG: json.dumps(fields, indent=2, sort_keys=True).encode() + b"\n"}
 
 
 class _Config(BaseModel):
@@ -54,6 +60,7 @@ class _Config(BaseModel):
 
     base_model: str
     task: str
+    model: dict[str, Any] = {}
     split: dict[str, Any] = {}
 
 
@@ -66,13 +73,8 @@ def replaced_files(weights: Replaced, folder: Path) -> dict[str, bytes]:
     """The files by name; raises AdapterError, which names `folder`, where a number is NaN or infinite."""
     tensors = copy_state(weights.tensors)
     refuse_not_finite(tensors | weights.prompt, folder)
-    config = {"format": "fedtune-weights", "base_model": weights.base, "task": weights.task, "split": weights.split}
-    files = {
-        REPLACED: save(tensors, metadata={"format": "pt"}),
-        REPLACED_CONFIG: json.dumps(config, indent=2, sort_keys=True).encode() + b"\n",
-        CARD: _card(weights).encode(),
-    }
-    return files | prompt_files(weights.prompt)
+    own = {REPLACED: save(tensors, metadata={"format": "pt"}), CARD: _card(weights).encode()}
+    return own | about_file(weights.base, weights.task, weights.about) | prompt_files(weights.prompt)
 
 
 def prompt_files(prompt: State) -> dict[str, bytes]:
@@ -87,16 +89,17 @@ def refuse_not_finite(tensors: State, folder: Path) -> None:
 
 
 def read_replaced(folder: Path) -> Replaced:
-    """What `write_replaced` wrote; raises AdapterError where it is missing or damaged."""
+    """What `write_replaced` wrote, or the prompts beside an adapter; raises AdapterError where it is damaged."""
     try:
         config = _Config.model_validate_json((folder / REPLACED_CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / REPLACED)
+        tensors = load_file(folder / REPLACED) if (folder / REPLACED).exists() else {}
         prompt = load_file(folder / PROMPT) if (folder / PROMPT).exists() else {}
     except (OSError, ValueError, ValidationError, SafetensorError) as error:
         raise AdapterError(
             f"{folder} holds no weights that fedtune wrote, or damaged ones; export them again"
         ) from error
-    return Replaced(config.base_model, config.task, tensors, prompt, config.split)
+    about = {"model": config.model, "split": config.split}
+    return Replaced(config.base_model, config.task, tensors, prompt, about)
 
 
 def put_in(weights: Replaced, model: nn.Module) -> None:

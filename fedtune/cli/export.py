@@ -33,7 +33,7 @@ Examples:
     type=click.Choice(["peft", "merged"]),
     default="peft",
     show_default=True,
-    help="peft: the adapter alone, to put on the base model; merged: the whole model with the adapter folded in.",
+    help="peft: the adapter alone, or the weights of kind full, for the base model; merged: the whole model.",
 )
 @click.option("--merged", is_flag=True, help="Short for --format merged.")
 @click.option("--force", is_flag=True, help="Replace an earlier export.")
@@ -63,14 +63,26 @@ def export(run: Path, to: Path, checkpoint: str, format_: Literal["peft", "merge
 
 def loading_lines(done: "Exported", recipe: "Recipe") -> str:
     """The Python that loads what was exported."""
+    from fedtune.adapters.saved import PROMPT, REPLACED
     from fedtune.models.source import find_model
     from fedtune.models.task import TASKS
 
     auto = TASKS[recipe.model.task].auto_class
     if done.format == "merged":
         return f'  from transformers import {auto}\n  model = {auto}.from_pretrained("{done.path}")'
+    if (done.path / PROMPT).is_file():
+        return (
+            "  from fedtune.split.exported import load_exported\n"
+            f'  model = load_exported("{done.path}")  # called with a batch, as a model of transformers is'
+        )
     base = find_model(recipe.model.name, recipe.model.revision).folder
     labels = f", num_labels={len(recipe.model.labels)}" if recipe.model.labels else ""
+    if (done.path / REPLACED).is_file():
+        return (
+            f"  from safetensors.torch import load_file; from transformers import {auto}\n"
+            f'  model = {auto}.from_pretrained("{base}"{labels})\n'
+            f'  model.load_state_dict(load_file("{done.path / REPLACED}"), strict=False)'
+        )
     return (
         f"  from peft import PeftModel; from transformers import {auto}\n"
         f'  base = {auto}.from_pretrained("{base}"{labels})\n'

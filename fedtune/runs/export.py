@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from fedtune.adapters.saved import REPLACED_CONFIG
 from fedtune.errors import RunError
 from fedtune.recipe import Recipe, TrainingSection
 from fedtune.recipe.rules_aggregation import PERSONAL
@@ -19,7 +20,7 @@ from fedtune.training.resident import Resident
 
 Format = Literal["peft", "merged"]
 
-_MARKS = ("adapter_config.json", "config.json")
+_MARKS = ("adapter_config.json", "config.json", REPLACED_CONFIG)
 """A folder with one of these was exported before, and may be replaced when that is asked for."""
 
 

@@ -1,9 +1,9 @@
 """The adapter of a split model: another adapter on the parts that the client trains, and soft prompts beside it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +14,7 @@ from fedtune.adapters.check import check_same_tensors
 from fedtune.adapters.export import write_adapter
 from fedtune.adapters.full import Full
 from fedtune.adapters.low_rank import LowRank
-from fedtune.adapters.replaced import Replaced, prompt_files, put_in, refuse_not_finite, write_replaced
-from fedtune.adapters.saved import REPLACED_CONFIG
+from fedtune.adapters.replaced import Replaced, about_file, prompt_files, put_in, refuse_not_finite, write_replaced
 from fedtune.adapters.shift import Shift
 from fedtune.adapters.slots import Axes
 from fedtune.adapters.targets import resolve_targets
@@ -115,19 +114,16 @@ class SplitAttached(Attached):
         written.
         """
         prompt = copy_state({name.removeprefix(PREFIX): p for name, p in self._prompts.items()})
-        places = {key: getattr(self._recipe.split, key) for key in PLACES} if prompt else {}
+        about = self._about() if prompt else {}
         if isinstance(self._inner, Full):
             weights = self._inner.replaced(base)
-            write_replaced(
-                replace(weights, tensors=self._renamed(weights.tensors), prompt=prompt, split=places), folder
-            )
+            write_replaced(replace(weights, tensors=self._renamed(weights.tensors), prompt=prompt, about=about), folder)
         elif isinstance(self._inner, LowRank):
             saved = self._inner.saved(base)
             products = {whole_name(name, self._cut): pair for name, pair in saved.products.items()}
             refuse_not_finite(prompt, folder)
-            config = {"base_model": base, "task": self._recipe.model.task, "split": places}
-            more = {REPLACED_CONFIG: json.dumps(config, indent=2, sort_keys=True).encode()} if prompt else {}
-            write_adapter(replace(saved, products=products), folder, more | prompt_files(prompt))
+            more = about_file(base, self._recipe.model.task, about) | prompt_files(prompt) if prompt else {}
+            write_adapter(replace(saved, products=products), folder, more)
 
     def merged(self) -> nn.Module:
         """The whole base model, loaded for it, with what was trained in its place; frozen, in eval mode.
@@ -144,6 +140,10 @@ class SplitAttached(Attached):
         own = copy_state(dict(self._inner.merged().named_parameters()))
         put_in(Replaced(whole.source, self._recipe.model.task, self._renamed(own)), whole.model)
         return whole.model
+
+    def _about(self) -> dict[str, Any]:
+        model = self._recipe.model.model_dump(mode="json", exclude_defaults=True)
+        return {"model": model, "split": {key: getattr(self._recipe.split, key) for key in PLACES}}
 
     def _renamed(self, tensors: State) -> State:
         return {whole_name(name, self._cut): tensor for name, tensor in tensors.items()}
