@@ -29,6 +29,8 @@ from protos.limits import FRAME_ROOM_BYTES, PROTOCOL
 from protos.split import coding_of
 
 _log = logging.getLogger("fedtune.split")
+RETRY_FOR_S = 300.0
+"""So long the coordinator may be out of reach, where nothing else is said."""
 _WINDOW = 64
 _FAREWELL_S = 2.0
 _FRUITLESS = 20
@@ -39,7 +41,7 @@ def remote_bodies(
     coordinator: str,
     keys: ClientKeys | None,
     *,
-    retry_for_s: float = 300.0,
+    retry_for_s: float = RETRY_FOR_S,
     answer_s: float = 600.0,
     window: int = _WINDOW,
     backoff: Callable[[], Backoff] = Backoff,
