@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedtune.split.activations import encode, pack_mask
+from fedtune.split.activations import encode
 from fedtune.split.base import Pending, Smashed, Wants
+from fedtune.split.bits import pack_mask
 from fedtune.split.local import LocalBody, body_model
 from fedtune.split.plan import plan_split
 from server.intake import _whole
@@ -41,10 +42,16 @@ class Encoding:
         self._body.close()
 
 
-@pytest.mark.parametrize("family", ["vit", "bert", "gpt2"])
-@pytest.mark.parametrize("kind", ["fp32", "fp16", "int8", "topk"])
+@pytest.mark.parametrize("family", ["vit", "bert"])
 @pytest.mark.parametrize(
-    "more", [{}, {"prompt_tokens": 3}, {"tail_layers": 0}, {"prompt_tokens": 3, "prompt_at": "cut"}], ids=str
+    ("kind", "more"),
+    [
+        ("fp32", {}),
+        ("fp16", {"prompt_tokens": 3}),
+        ("int8", {"tail_layers": 0}),
+        ("topk", {"prompt_tokens": 3, "prompt_at": "cut"}),
+    ],
+    ids=str,
 )
 def test_a_round_counts_the_bytes_of_what_is_encoded(family: str, kind: Any, more: dict[str, Any]) -> None:
     split = {"activations": kind, "keep": 0.5, "local_epochs": 1, **more}
@@ -52,7 +59,7 @@ def test_a_round_counts_the_bytes_of_what_is_encoded(family: str, kind: Any, mor
     body = Encoding(LocalBody(body_model(made), made.split), lambda tensor: encode(tensor, kind, made.split.topk))
     metrics = train(home(family, split=split), rows(family, COUNT), lambda _: body).metrics
     assert (metrics["body_up"], metrics["body_down"]) == (body.up, body.down)
-    assert body.up > body.down > 0
+    assert body.up >= body.down > 0
 
 
 @pytest.mark.parametrize("more", [{}, {"prompt_tokens": 3}, {"tail_layers": 0}], ids=str)
