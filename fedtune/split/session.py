@@ -2,55 +2,14 @@
 
 import math
 from collections import deque
-from collections.abc import Collection
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from fedtune.errors import MalformedMessage, OversizeMessage
-from fedtune.split.activations import Shape, mask_bytes
+from fedtune.split.activations import Shape
 from fedtune.split.asks import Answer, BackwardAsk, Coding, ForwardAsk, Packed, Way, check_span, output_shape
+from fedtune.split.bits import mask_bytes
+from fedtune.split.entry import Entry, Graph
 from fedtune.split.limits import FP32_BYTES, SplitLimits
-
-
-class Graph(Protocol):
-    """What autograd keeps of a pass through the body."""
-
-    def share_of(self, entry: "Entry") -> int:
-        """The bytes that are kept for this micro-batch."""
-        ...
-
-    def waiting(self) -> Collection["Entry"]:
-        """The micro-batches that share the graph and still wait for a gradient."""
-        ...
-
-    def leave(self, entry: "Entry") -> None:
-        """This micro-batch is done; the last one frees the graph."""
-        ...
-
-    def drop(self) -> None:
-        """Free the graph now, for all who share it; they compute it again where they need it."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One micro-batch."""
-
-    session: "Session"
-    ask: ForwardAsk
-    graph: Graph | None = None
-    computed: bool = False
-    """Has the client got the output, or will it?"""
-    back: BackwardAsk | None = None
-    answer: Answer | None = None
-    """What was computed last and is not acknowledged."""
-
-    @property
-    def held_bytes(self) -> int:
-        """What is kept for this micro-batch: input, gradient, answer and graph."""
-        held = len(self.ask.hidden.data) + (self.graph.share_of(self) if self.graph else 0)
-        held += len(self.back.gradient.data) if self.back else 0
-        return held + (len(self.answer.tensor.data) if self.answer else 0)
 
 
 class Session:

@@ -126,13 +126,13 @@ def test_clients_share_a_pass_and_get_what_they_would_alone() -> None:
 def _count_backwards(server: BodyServer) -> list[int]:
     """How many micro-batches each way back is for."""
     calls: list[int] = []
-    backward = server._backward
+    backward = server._worker._backward
 
     def counted(entries: list[Any]) -> None:
         calls.append(len(entries))
         backward(entries)
 
-    server._backward = counted  # type: ignore[method-assign]
+    server._worker._backward = counted  # type: ignore[method-assign]
     return calls
 
 
