@@ -37,7 +37,8 @@ def test_a_part_takes_at_its_peak_the_memory_of_its_own_numbers(tmp_path: Path) 
     sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 4}
     large = make(tmp_path, "llama", vocab_size=30_000, **sizes)
     slack = 6_000_000  # what the allocator and the files' headers take beside the numbers
-    told = subprocess.run([sys.executable, "-c", MEASURE, str(large)], capture_output=True, text=True, check=True)
+    command, root = [sys.executable, "-c", MEASURE, str(large)], Path(__file__).parents[2]
+    told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     measured = dict(zip(("client", "body"), told.stdout.splitlines()[-2:], strict=True))
     files = sum(tensor.numel() * 4 for tensor in on_disk(large).values())
     for name, line in measured.items():
