@@ -11,6 +11,9 @@ from fedtune.aggregation.scheme import Layout
 from fedtune.compression import make_pipeline
 from fedtune.recipe import Recipe
 from fedtune.seeds import generator
+from fedtune.split.crossing import Crossing
+from fedtune.split.cut import cut_of
+from fedtune.split.outline import outline_of
 from fedtune.state import State
 from fedtune.training.resident import Resident
 from fedtune.wire import Evaluation, Update, encode
@@ -50,12 +53,15 @@ class BytesPlan:
     rounds: int
     evaluations: int
     """Federated evaluations of one run, times the clients in each."""
-    fedit: Ways
-    """One client's round of FedIT on the same targets, rank 32, numbers in fp32, the head included."""
+    fedit: Ways | None
+    """One client's round of FedIT on the same targets, rank 32, numbers in fp32, the head included; None where the
+    recipe adapts no whole model's layers."""
+    row: Ways | None = None
+    """Of one row's pass through the body of a split model, there and back, without headers: in none of the sums."""
 
     @property
     def run(self) -> Ways:
-        """All clients over the whole run."""
+        """All clients over the whole run; what crosses the cuts of a split model comes on top."""
         trained = self.rounds * self.clients
         newcomers = min(self.population, trained)
         return Ways(
@@ -82,8 +88,19 @@ def plan_bytes(recipe: Recipe) -> BytesPlan:
         population=population,
         rounds=recipe.federation.rounds,
         evaluations=evaluated,
-        fedit=_fedit(frame, _head(frame)),
+        fedit=None if recipe.split.active or not frame.modules else _fedit(frame, _head(frame)),
+        row=_row(recipe) if recipe.split.active else None,
     )
+
+
+def _row(recipe: Recipe) -> Ways:
+    """The longest row that the recipe lets through."""
+    outline = outline_of(recipe.model)
+    crossing = Crossing.of(
+        recipe.split, cut_of(recipe.split, outline.config), outline.family, outline.tokens(recipe.model)
+    )
+    bytes_ = crossing.bytes(recipe.split, outline.width)
+    return Ways(int(bytes_.up), int(bytes_.down))
 
 
 def _update_bytes(recipe: Recipe, home: Resident, frame: Frame) -> int:
