@@ -67,7 +67,7 @@ def read_images(
             first = seen.of_rows(0, FITTED_IMAGES)
             images = fit_through(observer, depth, first, decoded[:FITTED_IMAGES])
             found = likeness(units(images), originals[:FITTED_IMAGES], mean)
-            yield image_leak(depth, f"fit of {len(images)} images", found)
+            yield image_leak(depth, f"fit ({len(images)} images)", found)
 
 
 def image_leak(depth: int, attack: str, found: Likeness) -> Leak:

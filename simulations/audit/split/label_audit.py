@@ -3,12 +3,15 @@
 import torch
 
 from fedtune.data.rows import EncodedRows
+from fedtune.privacy.noise import NoiseSource, SecureNoise
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive_seed
+from fedtune.split.activations import roundtrip
 from fedtune.split.attach import SplitAttached, attach_split
 from fedtune.split.base import Smashed
 from fedtune.split.cut import Cut
 from fedtune.split.load import load_body, load_client_part
+from fedtune.split.noise import blurred
 from fedtune.split.parts import ClientParts
 from simulations.audit.split.labels import best_naming, cluster, gradients, match, naming_by_chance
 from simulations.audit.split.result import LabelLeak
@@ -16,7 +19,7 @@ from simulations.audit.split.result import LabelLeak
 CPU = torch.device("cpu")
 
 
-def audit_labels(recipe: Recipe, cut: Cut, rows: EncodedRows) -> LabelLeak | None:
+def audit_labels(recipe: Recipe, cut: Cut, rows: EncodedRows, *, noise: NoiseSource | None = None) -> LabelLeak | None:
     """Attack the labels of `rows`; None for a causal LM, and where no gradient leaves the client."""
     if recipe.model.task == "causal-lm":
         return None
@@ -30,7 +33,9 @@ def audit_labels(recipe: Recipe, cut: Cut, rows: EncodedRows) -> LabelLeak | Non
     with torch.no_grad():
         smashed = parts.head(batch)
         body = load_body(recipe.model, recipe.split, device=CPU)
-        outputs = Smashed(body(smashed.hidden, smashed.mask)[:, wants.output], smashed.mask)
+        split = recipe.split
+        sent = roundtrip(blurred(smashed.hidden, split, noise or SecureNoise()), split.activations, split.topk)
+        outputs = Smashed(body(sent, smashed.mask)[:, wants.output], smashed.mask)
         predicted = parts.tail(outputs, {}).logits.argmax(dim=1)
     labels, classes = batch["labels"], len(rows.labels)
     start = attached.read()

@@ -77,7 +77,7 @@ def audit_split(
         noise_multiplier=recipe.split.noise_multiplier,
         clip=recipe.split.clip,
         leaks=tuple(found),
-        labels=audit_labels(recipe, cut, private),
+        labels=audit_labels(recipe, cut, private, noise=noise),
         recipe_fingerprint=recipe.fingerprint(),
         seconds=time.monotonic() - started,
     )

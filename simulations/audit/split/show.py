@@ -6,7 +6,10 @@ from rich.table import Table
 from fedtune.runs.words import percent_text, seconds_text
 from simulations.audit.split.result import LabelLeak, Leak, SplitAudit
 
-WHAT = {"tokens": "tokens recovered", "variance": "variance recovered"}
+WHAT = {
+    "tokens": "share of the tokens that is recovered",
+    "variance": "share of the images' variance that is recovered",
+}
 
 
 def show(result: SplitAudit, console: Console) -> None:
@@ -20,6 +23,7 @@ def show(result: SplitAudit, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"{WHAT[result.measure]}, by layers in the head:")
     console.print(_leaks(result))
     console.print(_labels(result.labels), highlight=False, soft_wrap=True)
     console.print(verdict(result), style="bold", highlight=False, soft_wrap=True)
@@ -41,7 +45,7 @@ def verdict(result: SplitAudit) -> str:
 def _leaks(result: SplitAudit) -> Table:
     images = result.measure == "variance"
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("head_layers", WHAT[result.measure], "±", "a guess", *(("PSNR", "SSIM") if images else ())):
+    for heading in ("layers", "recovered", "±", "a guess", *(("PSNR", "SSIM") if images else ())):
         table.add_column(heading, justify="right")
     table.add_column("attack")
     table.add_column("")

@@ -1,6 +1,7 @@
 """Texts read off activations: every token's vector is looked up, or a probe names the token that it came from."""
 
 import torch
+from torch.nn.functional import normalize
 
 from simulations.audit.split.ridge import Ridge
 from simulations.audit.split.seen import Observer, Seen
@@ -10,24 +11,26 @@ CHUNK = 2048
 
 
 def look_up(observer: Observer, seen: Seen) -> torch.Tensor:
-    """Depth 0: for each token the id whose embedding at that place is nearest, (N,).
+    """Depth 0: for each token the id whose embedding at that place points most alike, (N,).
 
-    The public embeddings are asked for every id of the vocabulary at every place: nothing is learned.
+    The public embeddings are asked for every id of the vocabulary at every place: nothing is learned. By angle, so that
+    a clipped row is looked up as well as another.
     """
     words = _vocabulary(observer)
     places = int(seen.place.max()) + 1
-    nearest = torch.full((len(seen.hidden),), torch.inf)
+    nearest = torch.full((len(seen.hidden),), -torch.inf)
+    directions = normalize(seen.hidden, dim=1)
     guess = torch.zeros(len(seen.hidden), dtype=torch.long)
     head = observer.parts(0).head
     for start in range(0, words, CHUNK):
         ids = torch.arange(start, min(start + CHUNK, words))
         with torch.no_grad():
-            table = head({"input_ids": ids[:, None].expand(-1, places).contiguous()}).hidden
+            table = normalize(head({"input_ids": ids[:, None].expand(-1, places).contiguous()}).hidden, dim=2)
         for place in range(places):
             here = (seen.place == place).nonzero().flatten()
-            distance, index = torch.cdist(seen.hidden[here], table[:, place]).min(dim=1)
-            better = distance < nearest[here]
-            nearest[here[better]], guess[here[better]] = distance[better], ids[index[better]]
+            likeness, index = (directions[here] @ table[:, place].T).max(dim=1)
+            better = likeness > nearest[here]
+            nearest[here[better]], guess[here[better]] = likeness[better], ids[index[better]]
     return guess
 
 
@@ -38,7 +41,7 @@ class Probe:
         """Learn from public tokens with known `ids` (N,)."""
         table = _words(observer)
         centred = table - table.mean(dim=0)
-        self._table = torch.nn.functional.normalize(centred, dim=1)
+        self._table = normalize(centred, dim=1)
         self._map = Ridge.fit(seen.hidden, self._table[ids])
 
     def guess(self, seen: Seen) -> torch.Tensor:
