@@ -36,6 +36,8 @@ class Entry:
 
     session: "Session"
     ask: ForwardAsk
+    need: int
+    """The most bytes that are ever kept for it beside a graph."""
     graph: Graph | None = None
     computed: bool = False
     """Has the client got the output, or will it?"""
@@ -46,6 +48,6 @@ class Entry:
     @property
     def held_bytes(self) -> int:
         """What is kept for this micro-batch: input, gradient, answer and graph."""
-        held = len(self.ask.hidden.data) + (self.graph.share_of(self) if self.graph else 0)
+        held = len(self.ask.hidden.data) + len(self.ask.mask) + (self.graph.share_of(self) if self.graph else 0)
         held += len(self.back.gradient.data) if self.back else 0
         return held + (len(self.answer.tensor.data) if self.answer else 0)

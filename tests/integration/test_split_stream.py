@@ -38,7 +38,7 @@ from server.split import SplitService
 from tests.link.harness import ROOT, Proxy, content, eventually, flower_id
 from tests.split.bodies import WIDTH, Mixer, by_hand, forward_ask, tensor
 
-LIMITS = CoordinatorLimits(heartbeat_s=0.2, away_s=60, hello_timeout_s=5, chunk_bytes=300, window_bytes=1 << 16)
+LIMITS = CoordinatorLimits(heartbeat_s=0.4, away_s=60, hello_timeout_s=5, chunk_bytes=300, window_bytes=1 << 16)
 ROUND = 3
 WANTS = Wants(output=slice(0, 2), gradient=slice(1, None))
 
