@@ -1,7 +1,6 @@
 """What autograd keeps of a forward pass, counted on tensors that have shapes and no numbers."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fedtune.recipe import ModelSection
+from fedtune.split.body import bare
 from fedtune.split.outline import Outline, empty_model
 
 
@@ -49,8 +49,6 @@ def _run(model: ModelSection, outline: Outline, tokens: int, layers: int, *, fro
 
 
 def _cut_embeddings(base: Any, outline: Outline) -> None:
-    from fedtune.split.body import bare
-
     family = outline.family
     for name, other in bare(family).items():
         if name in (family.embeddings, family.positions):
@@ -71,6 +69,6 @@ def _kept(model: Any, forward: Callable[[], Any]) -> int:
             held.append(tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), nullcontext():
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         held.append(forward().loss)
     return sum(sizes.values())
