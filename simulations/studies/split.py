@@ -18,6 +18,11 @@ def _split(*settings: str, rates: tuple[float, ...] = PARTS) -> Contender:
     return Contender(method="sfprompt", settings=settings, rates=rates)
 
 
+def _without(part: Settings) -> Contender:
+    """SFPrompt less a part and nothing else: at its rate."""
+    return Contender(method="sfprompt", settings=part, rate_of=SFPROMPT)
+
+
 CONTENDERS = {
     FULL: Contender(settings=('method=""', "adapter.kind=full"), rates=WHOLE),
     LORA: Contender(method="fedit", settings=("adapter.rank=8", "adapter.targets=all-linear"), rates=PARTS),
@@ -26,9 +31,9 @@ CONTENDERS = {
     ),
     TAIL: _split(*NO_PROMPT, *NO_LOCAL, *ALL_ROWS),
     SFPROMPT: _split(),
-    "sfprompt-no-prompt": _split(*NO_PROMPT),
-    "sfprompt-no-local": _split(*NO_LOCAL),
-    "sfprompt-all-rows": _split(*ALL_ROWS),
+    "sfprompt-no-prompt": _without(NO_PROMPT),
+    "sfprompt-no-local": _without(NO_LOCAL),
+    "sfprompt-all-rows": _without(ALL_ROWS),
 }
 """`splitfed-linear` trains the task's head and the norm before it, `splitfed-tail` the last layer with them."""
 
@@ -37,21 +42,16 @@ WORLDS = {"digits": "split_digits.toml", "reviews": "split_reviews.toml"}
 
 
 def full() -> Mapping[str, Plan]:
-    """By world: three rates for every contender, three seeds."""
+    """By world: three rates, three seeds."""
     return {world: _plan(world, file) for world, file in WORLDS.items()}
 
 
 def quick() -> Mapping[str, Plan]:
-    """Every contender still, with one rate, one seed and two rounds; what SFPrompt lacks a part of takes its rate."""
-    few = {name: _hurried(name, contender) for name, contender in CONTENDERS.items()}
+    """Every contender still, with one rate, one seed, two rounds and half of the rows."""
+    few = {name: contender.model_copy(update={"rates": contender.rates[1:2]}) for name, contender in CONTENDERS.items()}
     settings = ("federation.rounds=2", "data.max_rows=200")
     changes = {"form": "quick", "contenders": few, "seeds": (1,), "settings": settings, "test_rows": 200}
     return {world: plan.model_copy(update=changes) for world, plan in full().items()}
-
-
-def _hurried(name: str, contender: Contender) -> Contender:
-    changes = {"rates": (), "rate_of": SFPROMPT} if name.startswith(f"{SFPROMPT}-") else {"rates": contender.rates[1:2]}
-    return contender.model_copy(update=changes)
 
 
 def _plan(world: str, file: str) -> Plan:

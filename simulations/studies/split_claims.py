@@ -36,10 +36,11 @@ def bytes_claim(row: SplitRow, share: float) -> str:
     """The bytes against full fine-tuning, with the break-even in sample passes."""
     fewer = f"{percent_text(abs(1 - share))} {'fewer' if share <= 1 else 'more'} bytes"
     even = "it never sends less" if row.even_full is None else f"the two are even at {row.even_full:,.0f} sample passes"
+    each = bytes_text(row.planned_body / row.passes) if row.passes else "nothing"
     return (
         f"**53 % fewer bytes than full fine-tuning: {_verdict(share <= 1 - FEWER)}.** {fewer}, measured, with "
-        f"{row.passes:,} sample passes a round through the body; {even} a round, for the traffic of a split grows with "
-        f"every pass and that of full fine-tuning does not."
+        f"{row.passes:,} sample passes a round through the body, each of which moves {each}; {even} a round, for the "
+        f"traffic of a split grows with every pass and that of full fine-tuning does not."
     )
 
 

@@ -1,7 +1,6 @@
 """The memory of one client, measured: what a process of its own takes at its peak beyond the imported libraries."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -100,5 +99,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     print(train_one(Recipe.model_validate_json(sys.stdin.read())))

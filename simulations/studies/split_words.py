@@ -75,11 +75,13 @@ def split_summary(worlds: Sequence[World]) -> str:
 def _what_ran(worlds: Sequence[World]) -> str:
     reported = [o for world in worlds for o in world.outcomes if o.cell.stage == "report"]
     plan = worlds[0].plan
+    borrowed = [f"`{name}`" for name, contender in plan.contenders.items() if contender.rate_of]
+    taken = f"; {', '.join(borrowed)} take that of `{SFPROMPT}`" if borrowed else ""
     return (
         f"{len(reported)} simulations of {len(plan.contenders)} contenders in {len(worlds)} federations, seeds "
         f"{', '.join(map(str, plan.seeds))}; {plan.test_rows} test rows in each, the same for all. Learning rates are "
         f"those that were best on {plan.tuning_rows} public rows, which are no test rows, with seed "
-        f"{plan.tuning_seed}, which is not reported. {sum(o.left_out for o in reported)} updates were left out."
+        f"{plan.tuning_seed}, which is not reported{taken}. {sum(o.left_out for o in reported)} updates were left out."
     )
 
 

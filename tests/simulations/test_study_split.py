@@ -23,6 +23,7 @@ from tests.split.split_models import folder as tiny_of
 
 ROWS = 96
 LABELS = ("negative", "positive")
+on_linux = pytest.mark.skipif(not split_peak.PROCESS.exists(), reason="reads /proc")
 SHORT = ("federation.rounds=1",)
 DROPPED = (
     "[aggregation]", "diagnose = true", "holdout_fraction = 0.25", "rank = 4", "steps = 3", 'targets = "attention"'
@@ -36,8 +37,10 @@ def toy_names() -> list[str]:
 
 
 def toy(folder: Path) -> Plan:
-    """Four contenders of one rate each over a four-layer BERT; three clients hold 16 rows of one length."""
-        contenders = {name: split.CONTENDERS[name].model_copy(update={"rates": (1e-2,)}) for name in toy_names()}
+    """Four contenders of one rate over a four-layer BERT; three clients hold 16 rows of one length."""
+    like = {"rates": (), "rate_of": split.FULL}
+    contenders = {name: split.CONTENDERS[name].model_copy(update=like) for name in toy_names()}
+    contenders[split.FULL] = split.CONTENDERS[split.FULL].model_copy(update={"rates": (1e-2,)})
     plan = tiny_plan(tiny_of("bert"), folder, contenders=contenders, test_rows=30, tuning_rows=18, settings=SHORT)
     rows = folder / "rows.jsonl"
     texts = ((f"the film is {'good warm' if n % 2 else 'bad dull'}", n % 2) for n in range(ROWS))
@@ -56,7 +59,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     words = ["study", "split", "--quick", "--to", str(folder / "to"), "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split, "quick", lambda: {"texts": plan})
-        patch.setattr(split_costs, "MEASURED", (split.SFPROMPT,))
+        patch.setattr(split_costs, "peaks_of", lambda recipes, _: dict.fromkeys(recipes, 7.0))
         return CliRunner().invoke(main, words, prog_name="fedtune"), folder / "to"
 
 
@@ -90,9 +93,18 @@ def test_work_is_counted_by_contender(studied: tuple[Result, Path]):
     linear, prompted, lora = (float(rows[name]["flops"]) for name in (split.LINEAR, split.SFPROMPT, split.LORA))
     assert linear < prompted < float(rows[split.FULL]["flops"])
     assert linear < lora < float(rows[split.FULL]["flops"])
-    assert float(rows[split.SFPROMPT]["memory_measured"]) > 0
-    assert rows[split.FULL]["memory_measured"] == ""
+    assert {row["memory_measured"] for row in rows.values()} == {"7"}
     assert rows[split.FULL]["even_full"] == rows[split.FULL]["body_up"].strip("0.") == ""
+
+
+@on_linux
+def test_a_client_whose_memory_is_measured_trains_without_a_body(studied: tuple[Result, Path]):
+    folder = studied[1] / "texts"
+    plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
+    cell = next(
+        cell for cell in plan.report_cells(dict.fromkeys(plan.contenders, 1e-2)) if cell.method == split.SFPROMPT
+    )
+    assert split_peak.train_one(recipe_of(plan, cell, folder)) >= 0
 
 
 @pytest.mark.parametrize("plans", [split.full, split.quick], ids=lambda plans: plans.__name__)
@@ -187,8 +199,12 @@ def test_a_contender_that_never_ended_is_in_table_and_reading_without_figures():
     assert draw_split([lost]).startswith(b"\x89PNG")
 
 
-def test_memory_is_measured_once_and_a_client_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    recipe = recipe_of(PLAN.model_copy(update={"base": '[model]\nname = "nowhere"'}), next(PLAN.tuning_cells()), tmp_path)
+@on_linux
+def test_memory_is_measured_once_and_a_client_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plan = PLAN.model_copy(update={"base": '[model]\nname = "nowhere"\nlabels = ["a", "b"]'})
+    cell = next(cell for cell in plan.tuning_cells() if cell.method == split.SFPROMPT)
+    recipe = recipe_of(plan, cell, tmp_path)
+    monkeypatch.setattr(split_peak.sys, "executable", "/bin/false")
     with pytest.raises(RunError, match="one: its memory could not be measured"):
         split_peak.peaks_of({"one": recipe}, tmp_path)
     monkeypatch.setattr(split_peak, "_measure", lambda name, _: float(len(name)))
