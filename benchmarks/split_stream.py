@@ -41,7 +41,7 @@ from server.link import CoordinatorLimits, LinkGrid
 from server.split import SplitService
 
 SPLIT = SplitSection(head_layers=1, tail_layers=1, train_head=True)
-ACCUMULATE, CLIENTS, IN_FLIGHT, SECONDS = 4, 4, 2, 1.0
+ACCUMULATE, CLIENTS, IN_FLIGHT, SECONDS = 4, 4, 2, 0.5
 
 
 @dataclass(frozen=True, slots=True)
