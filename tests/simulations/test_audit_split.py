@@ -17,7 +17,7 @@ from simulations.audit.split.attack import image_leak, text_leak
 from simulations.audit.split.images import Decoder, fit_through, likeness
 from simulations.audit.split.labels import best_naming, cluster, naming_by_chance
 from simulations.audit.split.result import SplitAudit
-from simulations.audit.split.ridge import Ridge
+from simulations.audit.split.ridge import STRENGTHS, Ridge
 from simulations.audit.split.run import Extent, audit_split
 from simulations.audit.split.seen import Observer, Seen
 from simulations.audit.split.show import verdict
@@ -176,7 +176,7 @@ def test_ridge_is_the_one_of_scikit_learn_at_the_penalty_that_it_chose():
     mine = Ridge.fit(features, targets)
     held = np.arange(40) % 5 == 0
     oracles = []
-    for strength in (1e-5, 1e-3, 1e-1):
+    for strength in STRENGTHS:
         inner = features[~held] - features[~held].mean(dim=0)
         share = strength * float((inner.T @ inner).diagonal().mean())
         small = Oracle(alpha=share).fit(features[~held].numpy(), targets[~held].numpy())

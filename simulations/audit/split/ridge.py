@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-STRENGTHS = (1e-5, 1e-3, 1e-1)
+STRENGTHS = (1e-5, 1e-3, 1e-1, 1.0, 10.0)
 """Of the penalty, in shares of the features' mean variance; the best on held-out public rows is taken."""
 HELD_OUT = 5
 """Every so many-th example chooses the penalty."""
