@@ -7,11 +7,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.heads import Heads
+from client.link.credentials import ClientKeys
 from client.local_data import LocalData
 from client.policy.set_up import book_folder, set_up_guard
+from client.split.remote import RETRY_FOR_S, remote_bodies
 from client.work import Workplace
 from fedtune.errors import DataError
 from fedtune.runs.kept import Keep, default_folder
+from fedtune.split.base import Body, OpenBody, Share
 from fedtune.wire.envelope import MAX_MESSAGE_BYTES
 from protos.flower import make_reply
 from protos.payload import from_content, to_content
@@ -23,8 +26,9 @@ _lock = threading.Lock()
 def place(context: Context) -> Workplace:
     """This process's workplace for what its own node configuration names.
 
-    `data` is required; `model`, `keep`, `max-rank`, `policy`, `budget` and `coordinator` are as the options of
-    `fedtune client`. Raises DataError without data, PrivacyError where the policy cannot be read.
+    `data` is required; `model`, `keep`, `max-rank`, `policy`, `budget`, `coordinator`, `keys` and `retry-for` are as
+    the options of `fedtune client`; without `coordinator` no split model can be trained. Raises DataError without
+    data, PrivacyError where the policy cannot be read.
     """
     data = context.node_config.get("data")
     if not data:
@@ -46,7 +50,21 @@ def _set_up(config: dict[str, str]) -> Workplace:
         max_rank=int(config["max-rank"]) if config.get("max-rank") else None,
         guard=set_up_guard(data, policy, books, coordinator=config.get("coordinator", "")),
         heads=Heads(books / "heads"),
+        open_body=_bodies(config),
     )
+
+
+def _bodies(config: dict[str, str]) -> OpenBody | None:
+    """Where the body of a split model is: with the coordinator of our own link; Flower's runtime names none."""
+    if not config.get("coordinator"):
+        return None
+    retry_for_s = float(config.get("retry-for") or RETRY_FOR_S)
+
+    def open_body(share: Share) -> Body:
+        keys = ClientKeys(Path(config["keys"])) if config.get("keys") else None
+        return remote_bodies(config["coordinator"], keys, retry_for_s=retry_for_s)(share)
+
+    return open_body
 
 
 def answer(message: Message, context: Context) -> Message:

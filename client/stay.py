@@ -35,6 +35,8 @@ def stay(
         "client-name": own_name,
         "data": str(data.resolve()),
         "coordinator": coordinator,
+        "keys": str(keys.resolve()) if keys else "",
+        "retry-for": retry_for_s,
     }
     config |= {key: value for key, value in place.items() if value}
     context = Context(run_id=1, node_id=node_id(own_name), node_config=config, state=RecordDict(), run_config={})

@@ -24,7 +24,8 @@ def bytes_command(recipe: str, overrides: tuple[str, ...]) -> None:
 
     The messages are made of the recipe's own model and adapter, encoded as they will be, and measured: headers, the
     task head, broadcast factors and, under privacy, the head of the ledger are in. Beside it stands FedIT of rank 32 on
-    the same layers, in fp32 and bf16.
+    the same layers, in fp32 and bf16; of a split model instead what one row's activations and gradients take, which are
+    in none of the sums.
     """
     from rich.console import Console
 
@@ -47,12 +48,19 @@ def render(plan: "BytesPlan") -> "Table":
         ("one client, one round", plan.round.up, plan.round.down),
         ("and in its first round", plan.first.up, plan.first.down),
         ("one federated evaluation of a client", plan.evaluation.up, plan.evaluation.down),
-        ("the whole run, all clients", plan.run.up, plan.run.down),
-        ("FedIT rank 32 in fp32, one client, one round", plan.fedit.up, plan.fedit.down),
-        ("the same in bf16", plan.fedit.up // 2, plan.fedit.down // 2),
+        ("the whole run, all clients" + ", without activations" * bool(plan.row), plan.run.up, plan.run.down),
     ]
+    if plan.row:
+        rows.append(("activations and gradients of one row, one pass", plan.row.up, plan.row.down))
+    if plan.fedit:
+        rows.append(("FedIT rank 32 in fp32, one client, one round", plan.fedit.up, plan.fedit.down))
+        rows.append(("the same in bf16", plan.fedit.up // 2, plan.fedit.down // 2))
     for name, up, down in rows:
         table.add_row(name, bytes_text(up), bytes_text(down))
-    ratio = (f"{plan.fedit.up / plan.round.up:,.1f}x", f"{plan.fedit.down / plan.round.down:,.1f}x")
-    table.add_row("less than FedIT in fp32", *ratio)
+    if plan.fedit:
+        ratio = (f"{plan.fedit.up / plan.round.up:,.1f}x", f"{plan.fedit.down / plan.round.down:,.1f}x")
+        table.add_row("less than FedIT in fp32", *ratio)
+    if plan.row:
+        table.caption = "How many rows pass in a round, and what that sums to at each cut, says fedtune split plan."
+        table.caption_justify = "left"
     return table

@@ -9,7 +9,8 @@ from fedtune.recipe import Recipe
 from server.app import make_app, run_config, run_folder
 from server.keys.credentials import ServerKeys
 from server.link.grid import LinkGrid
-from server.listener import Listener
+from server.listener import KnowsRun, Listener
+from server.split.set_up import split_service
 
 
 def serve(recipe: Recipe, *, address: str, keys: Path | None, resume: bool, listener: Listener) -> Path:
@@ -17,10 +18,12 @@ def serve(recipe: Recipe, *, address: str, keys: Path | None, resume: bool, list
 
     After an error clients try to reconnect, as after a crash, for as long as their --retry-for says.
 
-    Without `keys` the link is not encrypted and listens on loopback only.
+    Without `keys` the link is not encrypted and listens on loopback only. A split model's body is served beside it.
     """
     recipe = with_labels(recipe)
-    with LinkGrid(address, ServerKeys(keys) if keys else None) as grid:
+    listener = KnowsRun(listener)
+    beside = [split_service(recipe, run=listener.run)] if recipe.split.active else []
+    with LinkGrid(address, ServerKeys(keys) if keys else None, beside=beside) as grid:
         listener.noted(f"listening on {grid.address}" + ("" if keys else "  (NOT ENCRYPTED, loopback only)"))
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
         context.run_config.update(run_config(recipe, resume=resume))

@@ -10,6 +10,7 @@ from fedtune.errors import DuplicateUpdate, FedtuneError, MalformedMessage, Unkn
 from fedtune.recipe import AggregationSection
 from fedtune.runs.record import ClientRecord
 from fedtune.seeds import derive_seed
+from fedtune.split.counted import BODY_DOWN, BODY_UP
 from fedtune.wire import Refusal, Task, Update, decode
 from server.copies import Copies
 from server.exchange import Reply
@@ -113,6 +114,8 @@ class Intake:
             seconds=seconds,
             bytes_down=bytes_down,
             bytes_up=len(reply.data),
+            body_down=_whole(metrics.get(BODY_DOWN, 0.0)),
+            body_up=_whole(metrics.get(BODY_UP, 0.0)),
             rank=message.rank,
         )
 
@@ -125,3 +128,8 @@ class Intake:
             bytes_down=bytes_down,
             bytes_up=len(reply.data),
         )
+
+
+def _whole(count: float) -> int:
+    """Bytes that a client says it counted."""
+    return int(min(max(count, 0.0), 2.0**53))

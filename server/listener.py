@@ -23,3 +23,40 @@ class Listener:
 
     def noted(self, sentence: str) -> None:
         """Something that a person should know."""
+
+
+class KnowsRun(Listener):
+    """Remembers which run it is, and passes everything on."""
+
+    def __init__(self, inner: Listener) -> None:
+        self._inner = inner
+        self._run = ""
+
+    def run(self) -> str:
+        """The id of the run; "" until it has begun."""
+        return self._run
+
+    def connected(self, count: int, wanted: int) -> None:
+        """Passed on."""
+        self._inner.connected(count, wanted)
+
+    def began(self, run: str, first_round: int, rounds: int) -> None:
+        """Remembered, and passed on."""
+        self._run = run
+        self._inner.began(run, first_round, rounds)
+
+    def asked(self, round_: int, clients: int, what: str) -> None:
+        """Passed on."""
+        self._inner.asked(round_, clients, what)
+
+    def replied(self, record: ClientRecord, what: str) -> None:
+        """Passed on."""
+        self._inner.replied(record, what)
+
+    def finished(self, record: RoundRecord) -> None:
+        """Passed on."""
+        self._inner.finished(record)
+
+    def noted(self, sentence: str) -> None:
+        """Passed on."""
+        self._inner.noted(sentence)

@@ -12,13 +12,16 @@ from fedtune.compression import make_pipeline
 from fedtune.privacy.plan import plan_of
 from fedtune.recipe import Recipe
 from fedtune.seeds import generator
+from fedtune.split.crossing import Crossing
+from fedtune.split.cut import cut_of
+from fedtune.split.outline import outline_of
 from fedtune.state import State
 from fedtune.training.resident import Resident
 from fedtune.wire import Evaluation, Update, encode
 from server.books import Books
 from server.download import Download
 from server.expected import Expectation
-from server.plan_ledger import LINK_BYTES, Links, ShownBooks, links_of
+from server.plan_ledger import ShownBooks, Tasks, links_of
 from server.plan_schedule import schedule_of
 from server.start import first_world
 from server.tasking import Tasking
@@ -56,12 +59,15 @@ class BytesPlan:
     rounds: int
     evaluations: int
     """Federated evaluations of one run, times the clients in each."""
-    fedit: Ways
-    """One client's round of FedIT on the same targets, rank 32, numbers in fp32, the head included."""
+    fedit: Ways | None
+    """One client's round of FedIT on the same targets, rank 32, numbers in fp32, the head included; None where the
+    recipe adapts no whole model's layers."""
+    row: Ways | None = None
+    """Of one row's pass through the body of a split model, there and back, without headers: in none of the sums."""
 
     @property
     def run(self) -> Ways:
-        """All clients over the whole run."""
+        """All clients over the whole run; what crosses the cuts of a split model comes on top."""
         trained, scored = self.rounds * self.clients, self.evaluations
         up = trained * self.round.up + self.newcomers * self.first.up + scored * self.evaluation.up
         down = trained * self.round.down + self.newcomers * self.first.down + scored * self.evaluation.down
@@ -88,7 +94,8 @@ def plan_bytes(recipe: Recipe) -> BytesPlan:
         newcomers=newcomers,
         rounds=schedule.rounds,
         evaluations=len(schedule.evaluated) * schedule.scored,
-        fedit=_fedit(frame, _head(frame)),
+        fedit=None if recipe.split.active or not frame.modules else _fedit(frame, _head(frame)),
+        row=_row(recipe) if recipe.split.active else None,
     )
 
 
@@ -98,6 +105,16 @@ def _with_noise(recipe: Recipe) -> Recipe:
     if section.unit == "none" or section.noise_multiplier is not None:
         return recipe
     return recipe.model_copy(update={"privacy": section.model_copy(update={"noise_multiplier": 1.2345678901234567})})
+
+
+def _row(recipe: Recipe) -> Ways:
+    """The longest row that the recipe lets through."""
+    outline = outline_of(recipe.model)
+    crossing = Crossing.of(
+        recipe.split, cut_of(recipe.split, outline.config), outline.family, outline.tokens(recipe.model)
+    )
+    bytes_ = crossing.bytes(recipe.split, outline.width)
+    return Ways(int(bytes_.up), int(bytes_.down))
 
 
 def _update_bytes(recipe: Recipe, home: Resident, frame: Frame) -> int:
@@ -116,24 +133,7 @@ def _update_bytes(recipe: Recipe, home: Resident, frame: Frame) -> int:
     return sum(sizes) // 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Tasks:
-    """The bytes of a client's first task, of a later one, and of an evaluation."""
-
-    first: int
-    later: int
-    evaluation: int
-
-    def with_links(self, links: Links) -> "_Tasks":
-        """With so many links to the ledger's head, where the tasks were measured with one."""
-        return _Tasks(
-            self.first + round(LINK_BYTES * (links.first - 1)),
-            self.later + round(LINK_BYTES * (links.later - 1)),
-            self.evaluation + round(LINK_BYTES * (links.evaluation - 1)),
-        )
-
-
-def _tasks(recipe: Recipe, home: Resident, frame: Frame, clients: int) -> _Tasks:
+def _tasks(recipe: Recipe, home: Resident, frame: Frame, clients: int) -> Tasks:
     """With one link to the privacy ledger's head, where there is one."""
     download = Download(recipe)
     books = ShownBooks() if recipe.privacy.unit != "none" else Books()
@@ -146,7 +146,7 @@ def _tasks(recipe: Recipe, home: Resident, frame: Frame, clients: int) -> _Tasks
     tasking.heard(CLIENT, "ok")
     later = len(tasking.payloads(tasking.task("train", 2, after), [CLIENT])[CLIENT])
     evaluation = len(tasking.payloads(tasking.task("evaluate", 2, after), [CLIENT])[CLIENT])
-    return _Tasks(first, later + 4 * _shift_numbers(recipe, frame, clients), evaluation)
+    return Tasks(first, later + 4 * _shift_numbers(recipe, frame, clients), evaluation)
 
 
 def _shift_numbers(recipe: Recipe, frame: Frame, clients: int) -> int:

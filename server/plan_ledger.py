@@ -38,6 +38,23 @@ class Links:
     """Clients that are asked at least once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """The bytes of a client's first task, of a later one, and of an evaluation."""
+
+    first: int
+    later: int
+    evaluation: int
+
+    def with_links(self, links: Links) -> "Tasks":
+        """With so many links to the ledger's head, where the tasks were measured with one."""
+        return Tasks(
+            self.first + round(LINK_BYTES * (links.first - 1)),
+            self.later + round(LINK_BYTES * (links.later - 1)),
+            self.evaluation + round(LINK_BYTES * (links.evaluation - 1)),
+        )
+
+
 def links_of(plan: Plan, schedule: Schedule) -> Links:
     """The means over a run without crashes.
 

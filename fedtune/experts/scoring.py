@@ -11,7 +11,7 @@ from fedtune.adapters.saved import SavedAdapter
 from fedtune.data.rows import EncodedRows
 from fedtune.data.table import central_rows, with_labels
 from fedtune.errors import AdapterError, DataError
-from fedtune.recipe import AdapterSection, Recipe
+from fedtune.recipe import AdapterSection, Recipe, SplitSection
 from fedtune.seeds import generator
 from fedtune.state import State
 from fedtune.training.base import Score
@@ -42,7 +42,8 @@ class Bench:
         section = AdapterSection(
             kind="lora", init="kaiming", rank=_rank(like), targets=tuple(like[0].products), head=bool(like[0].head)
         )
-        resident = Resident.build(recipe.model_copy(update={"adapter": section}))
+        # Whole, also where the recipe splits the model: saved adapters are named as in the whole one.
+        resident = Resident.build(recipe.model_copy(update={"adapter": section, "split": SplitSection()}))
         if strangers := set(resident.attached.targets()) ^ set(like[0].products):
             raise AdapterError(
                 f"the layers of {recipe.model.name} are not those of the adapters: see {min(strangers)!r}"

@@ -35,8 +35,22 @@ class ClientRecord(_Record):
     bytes_down: int = 0
     """Bytes of the messages to the client, as on the wire, without transport framing."""
     bytes_up: int = 0
+    body_down: int = 0
+    """Bytes of activations and gradients from a split model's body beside the messages, as the client counted them."""
+    body_up: int = 0
+    """The same to the body."""
     rank: int = 0
     """How many slots of the adapter the client trained, where that was fewer than all."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes to the coordinator: messages, and what went to the body."""
+        return self.bytes_up + self.body_up
+
+    @property
+    def received(self) -> int:
+        """Bytes from the coordinator: messages, and what came from the body."""
+        return self.bytes_down + self.body_down
 
 
 class RoundRecord(_Record):
@@ -79,11 +93,11 @@ class RoundRecord(_Record):
 
     def bytes_up(self) -> int:
         """Bytes that all clients sent in this round; 0 where `hides_clients`."""
-        return self.other_bytes_up + sum(c.bytes_up for c in self.clients)
+        return self.other_bytes_up + sum(c.sent for c in self.clients)
 
     def bytes_down(self) -> int:
         """Bytes that all clients were sent in this round; 0 where `hides_clients`."""
-        return self.other_bytes_down + sum(c.bytes_down for c in self.clients)
+        return self.other_bytes_down + sum(c.received for c in self.clients)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values, one line's worth; NaN and infinity as strings."""

@@ -84,8 +84,8 @@ def summarise_rounds(records: Sequence[RoundRecord], *, name: str, status: str, 
         seconds=sum(r.seconds or 0.0 for r in records),
         bytes_up=sum(r.bytes_up() for r in records),
         bytes_down=sum(r.bytes_down() for r in records),
-        up_per_client=_spread({c.client: 0 for c in asked}, asked, "bytes_up"),
-        down_per_client=_spread({c.client: 0 for c in asked}, asked, "bytes_down"),
+        up_per_client=_spread({c.client: 0 for c in asked}, asked, "sent"),
+        down_per_client=_spread({c.client: 0 for c in asked}, asked, "received"),
         outcomes=dict(Counter(c.outcome for c in asked).most_common()),
     )
 
@@ -110,7 +110,7 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def _spread(totals: dict[str, int], asked: Sequence[ClientRecord], field: Literal["bytes_up", "bytes_down"]) -> Spread:
+def _spread(totals: dict[str, int], asked: Sequence[ClientRecord], field: Literal["sent", "received"]) -> Spread:
     for client in asked:
         totals[client.client] += getattr(client, field)
     values = sorted(totals.values())

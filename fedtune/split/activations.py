@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from fedtune.errors import MalformedMessage, TrainingError
+from fedtune.split.bits import pack_bits, unpack_bits
 
 Kind = Literal["fp32", "fp16", "bf16", "int8", "topk"]
 Shape = tuple[int, int, int]
@@ -18,7 +19,6 @@ _LEVELS = 127
 _FP32_MAX = torch.finfo(torch.float32).max
 _BF16_MAX = torch.finfo(torch.bfloat16).max
 _LARGEST_SCALE = _FP32_MAX / 128
-_BITS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def encoded_bytes(shape: Shape, kind: Kind, topk: float = 0.1) -> int:
@@ -93,26 +93,6 @@ def roundtrip(tensor: torch.Tensor, kind: Kind, topk: float = 0.1) -> torch.Tens
     return decode(encode(tensor, kind, topk), (batch, tokens, width), kind, topk, device=tensor.device)
 
 
-def pack_mask(mask: torch.Tensor | None) -> bytes:
-    """A (B, T) mask of ones and zeros, 8 to the byte; nothing for None."""
-    return b"" if mask is None else _pack_bits(mask.reshape(1, -1) != 0).cpu().numpy().tobytes()
-
-
-def mask_bytes(batch: int, tokens: int) -> int:
-    """The bytes of a packed (B, T) mask."""
-    return (batch * tokens + 7) // 8
-
-
-def unpack_mask(data: bytes, batch: int, tokens: int, *, device: torch.device | str = "cpu") -> torch.Tensor | None:
-    """The (B, T) mask as int64, None for no bytes; raises MalformedMessage where the length is another."""
-    if not data:
-        return None
-    if len(data) != mask_bytes(batch, tokens):
-        raise MalformedMessage(f"a mask of {len(data)} bytes for {batch} rows of {tokens} tokens")
-    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
-    return _unpack_bits(raw.reshape(1, -1), batch * tokens).reshape(batch, tokens).to(torch.int64)
-
-
 def kept_of(width: int, topk: float) -> int:
     """How many numbers of a token of `width` are sent by `topk`."""
     return min(width, max(1, math.ceil(topk * width - 1e-9)))
@@ -177,7 +157,7 @@ def _encode_topk(flat: torch.Tensor, _largest: float, kept: int) -> list[torch.T
     values = _round(flat.gather(1, places), steps)
     if _as_bits(width, kept):
         chosen = torch.zeros(rows, width, dtype=torch.bool, device=flat.device).scatter_(1, places, value=True)
-        where = _pack_bits(chosen)
+        where = pack_bits(chosen)
     else:
         where = places.to(_place_dtype(width))
     return [scales.reshape(-1).view(torch.uint8), where.reshape(-1).view(torch.uint8), values.reshape(-1)]
@@ -192,7 +172,7 @@ def _decode_topk(raw: torch.Tensor, rows: int, width: int, kept: int) -> torch.T
 
 def _read_places(raw: torch.Tensor, rows: int, width: int, kept: int) -> torch.Tensor:
     if _as_bits(width, kept):
-        chosen = _unpack_bits(raw.reshape(rows, -1), width)
+        chosen = unpack_bits(raw.reshape(rows, -1), width)
         if not bool((chosen.sum(1) == kept).all()):
             raise MalformedMessage(f"a top-k tensor does not mark {kept} numbers of each token")
         return chosen.nonzero()[:, 1].reshape(rows, kept)
@@ -237,21 +217,6 @@ def _finite(numbers: torch.Tensor) -> torch.Tensor:
     if not all(math.isfinite(float(extreme)) for extreme in numbers.aminmax()):
         raise MalformedMessage("a tensor holds NaN or infinity")
     return numbers
-
-
-def _pack_bits(bits: torch.Tensor) -> torch.Tensor:
-    """(rows, n) booleans as (rows, n / 8) bytes, the first bit the lowest."""
-    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
-    weights = torch.tensor(_BITS, dtype=torch.uint8, device=bits.device)
-    return (padded.reshape(bits.shape[0], -1, 8) * weights).sum(2, dtype=torch.uint8)
-
-
-def _unpack_bits(packed: torch.Tensor, count: int) -> torch.Tensor:
-    weights = torch.tensor(_BITS, dtype=torch.uint8, device=packed.device)
-    bits = (packed.unsqueeze(2) & weights).ne(0).reshape(packed.shape[0], -1)
-    if bool(bits[:, count:].any()):
-        raise MalformedMessage("bits are set behind the last token")
-    return bits[:, :count]
 
 
 _CODECS: dict[Kind, _Codec] = {

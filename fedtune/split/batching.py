@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from fedtune.split.asks import Way
-from fedtune.split.session import Entry
+from fedtune.split.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from fedtune.split.activations import unpack_mask
 from fedtune.split.asks import Coding
-from fedtune.split.session import Entry
+from fedtune.split.bits import unpack_mask
+from fedtune.split.entry import Entry
 
 Rows = tuple[int, int, int]
 """The rows of a micro-batch in a pass, from and to, and its tokens."""

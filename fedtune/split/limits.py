@@ -19,7 +19,7 @@ class SplitLimits:
     in_flight: int = 64
     """Micro-batches that are not finished yet."""
     max_bytes: int = 2 * GIB
-    """Inputs, kept graphs and answers together; a graph beyond it is not kept but computed again when it is needed."""
+    """Inputs, kept graphs and answers together; graphs beyond it go, and are computed again when they are needed."""
     max_tensor_bytes: int = 256 * MIB
     """One tensor, as fp32."""
     max_clients: int = 64

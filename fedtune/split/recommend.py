@@ -6,8 +6,9 @@ from fedtune.runs.words import bytes_text
 from fedtune.split.plan import CutCost, SplitPlan
 
 LEAKS = (
-    "activations are not private at any cut, and shallow cuts leak most: `fedtune audit split` measures how much of a "
-    "row the coordinator can read off them (docs/split-leaks.md)"
+    "activations are not private at any cut, and shallow cuts leak most: behind one layer of the packaged models all "
+    "tokens and 99.9 % of the images' variance were read off them, and behind all layers but one still 92.5 % and "
+    "68.8 % (docs/split-leaks.md); `fedtune audit split` measures this recipe"
 )
 
 

@@ -2,55 +2,14 @@
 
 import math
 from collections import deque
-from collections.abc import Collection
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from fedtune.errors import MalformedMessage, OversizeMessage
-from fedtune.split.activations import Shape, mask_bytes
+from fedtune.split.activations import Shape
 from fedtune.split.asks import Answer, BackwardAsk, Coding, ForwardAsk, Packed, Way, check_span, output_shape
+from fedtune.split.bits import mask_bytes
+from fedtune.split.entry import Entry, Graph
 from fedtune.split.limits import FP32_BYTES, SplitLimits
-
-
-class Graph(Protocol):
-    """What autograd keeps of a pass through the body."""
-
-    def share_of(self, entry: "Entry") -> int:
-        """The bytes that are kept for this micro-batch."""
-        ...
-
-    def waiting(self) -> Collection["Entry"]:
-        """The micro-batches that share the graph and still wait for a gradient."""
-        ...
-
-    def leave(self, entry: "Entry") -> None:
-        """This micro-batch is done; the last one frees the graph."""
-        ...
-
-    def drop(self) -> None:
-        """Free the graph now, for all who share it; they compute it again where they need it."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One micro-batch."""
-
-    session: "Session"
-    ask: ForwardAsk
-    graph: Graph | None = None
-    computed: bool = False
-    """Has the client got the output, or will it?"""
-    back: BackwardAsk | None = None
-    answer: Answer | None = None
-    """What was computed last and is not acknowledged."""
-
-    @property
-    def held_bytes(self) -> int:
-        """What is kept for this micro-batch: input, gradient, answer and graph."""
-        held = len(self.ask.hidden.data) + (self.graph.share_of(self) if self.graph else 0)
-        held += len(self.back.gradient.data) if self.back else 0
-        return held + (len(self.answer.tensor.data) if self.answer else 0)
 
 
 class Session:
@@ -92,7 +51,8 @@ class Session:
         if len(ask.hidden.data) != self._coding.size(ask.hidden.shape):
             raise MalformedMessage(f"micro-batch {ask.number} is cut short")
         self._highest = ask.number
-        entry = self.entries[ask.number] = Entry(self, ask, computed=ask.silent)
+        entry = self.entries[ask.number] = Entry(self, ask, self._need(ask), computed=ask.silent)
+        self._make_room()
         return entry
 
     def check_forward(self, ask: ForwardAsk) -> None:
@@ -105,7 +65,12 @@ class Session:
         check_span(ask.output, tokens)
         if ask.gradient is not None:
             check_span(ask.gradient, tokens)
-        self._check_room(ask.hidden.shape)
+        self._check_size(ask.hidden.shape)
+        if sum(entry.need for entry in self.entries.values()) + self._need(ask) > self._limits.max_bytes:
+            raise OversizeMessage(
+                f"micro-batches of more than {self._limits.max_bytes} bytes are in flight; "
+                "lower split.in_flight or training.batch_size"
+            )
         if ask.number > self._highest and len(self.entries) >= self._limits.in_flight:
             raise OversizeMessage(f"{len(self.entries)} micro-batches are in flight; no more may be")
 
@@ -121,7 +86,7 @@ class Session:
 
     def check_backward(self, ask: BackwardAsk) -> Entry | None:
         """The micro-batch that a gradient belongs to, None where it is done; `data` is not looked at."""
-        self._check_room(ask.gradient.shape)
+        self._check_size(ask.gradient.shape)
         entry = self.entries.get(ask.number)
         if entry is None:
             if ask.number <= self._highest:
@@ -168,7 +133,7 @@ class Session:
     def keep(self, entry: Entry, graph: Graph) -> bool:
         """Is there room for this graph? Then it is kept."""
         entry.graph = graph
-        if self.closed or not self.connected or self.held_bytes > self._limits.max_bytes:
+        if self.closed or not self.connected or self._needed() > self._limits.max_bytes:
             entry.graph = None
         return entry.graph is not None
 
@@ -221,20 +186,27 @@ class Session:
     def _answered(entry: Entry, way: Way) -> bool:
         return entry.answer is not None and entry.answer.way == way
 
-    def _check_room(self, shape: Shape) -> None:
+    def _check_size(self, shape: Shape) -> None:
         if math.prod(shape) * FP32_BYTES > self._limits.max_tensor_bytes:
             raise OversizeMessage(
                 f"activations of shape {shape} are over the split's limit of {self._limits.max_tensor_bytes} bytes; "
                 "lower training.batch_size"
             )
-        if self.held_bytes - self._graph_bytes() + self._coding.size(shape) > self._limits.max_bytes:
-            raise OversizeMessage(
-                f"micro-batches of more than {self._limits.max_bytes} bytes are in flight; "
-                "lower split.in_flight or training.batch_size"
-            )
 
-    def _graph_bytes(self) -> int:
-        return sum(entry.graph.share_of(entry) for entry in self.entries.values() if entry.graph)
+    def _need(self, ask: ForwardAsk) -> int:
+        """The input, and the output or the gradient by it; when the input's gradient is there, both have gone."""
+        return self._coding.size(ask.hidden.shape) + self._coding.size(output_shape(ask)) + len(ask.mask)
+
+    def _make_room(self) -> None:
+        """Graphs go, the oldest first, where they and what else will be kept are too much together."""
+        for entry in list(self.entries.values()):
+            if self._needed() <= self._limits.max_bytes:
+                return
+            if entry.graph is not None:
+                entry.graph.drop()
+
+    def _needed(self) -> int:
+        return sum(e.need + (e.graph.share_of(e) if e.graph else 0) for e in self.entries.values())
 
     def _forget(self, entry: Entry) -> None:
         if entry.graph is not None:

@@ -8,6 +8,7 @@ from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.data.base import Rows
 from fedtune.seeds import derive_seed
 from fedtune.split.base import Body, OpenBody, Share
+from fedtune.split.counted import BODY_DOWN, BODY_UP, CountedBody
 from fedtune.split.pipeline import Pipeline, parts_of
 from fedtune.split.score import KeptRows, hardest, score_each
 from fedtune.state import State
@@ -73,10 +74,13 @@ class SplitStep:
         seed = derive_seed(assignment.seed, "body")
         return self._with_body(
             Share(assignment.run, assignment.round, assignment.client),
-            lambda body: train_client(
-                self._resident, assignment, accumulate=Pipeline(self._resident, body, seed).accumulate
-            ),
+            lambda body: self._counted(assignment, CountedBody(body, self._resident.recipe.split), seed),
         )
+
+    def _counted(self, assignment: Assignment, body: CountedBody, seed: int) -> LocalResult:
+        result = train_client(self._resident, assignment, accumulate=Pipeline(self._resident, body, seed).accumulate)
+        crossed = {BODY_UP: float(body.crossed.up), BODY_DOWN: float(body.crossed.down)}
+        return replace(result, metrics={**result.metrics, **crossed})
 
     def _with_body(self, share: Share, use: Callable[[Body], T]) -> T:
         body = self._open(share)

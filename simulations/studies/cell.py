@@ -89,6 +89,8 @@ def outcome_of(cell: Cell, rounds: Sequence[RoundRecord], seconds: float) -> Out
         product_errors=tuple(r.product_error for r in trained if r.product_error is not None),
         bytes_up=statistics.fmean(client.bytes_up for client in asked),
         bytes_down=statistics.fmean(client.bytes_down for client in asked),
+        body_up=statistics.fmean(client.body_up for client in asked),
+        body_down=statistics.fmean(client.body_down for client in asked),
         left_out=sum(client.outcome != "ok" for client in asked),
         seconds=seconds,
     )

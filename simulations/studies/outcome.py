@@ -32,6 +32,9 @@ class Outcome(BaseModel):
     bytes_up: float = 0.0
     """A client's upload in a round, mean over clients and rounds."""
     bytes_down: float = 0.0
+    body_up: float = 0.0
+    """Beside them what went to a split model's body, and came from it."""
+    body_down: float = 0.0
     left_out: int = 0
     """Updates that were asked for and did not count."""
     seconds: float = 0.0

@@ -17,7 +17,9 @@ from server.listener import Listener
 from server.plan_bytes import plan_bytes
 from server.plan_ledger import Links, links_of
 from server.plan_schedule import Schedule
+from simulations.simulate import simulate
 from tests.federation import federate, folder_of, recipe_for
+from tests.split.split_models import folder as model_of
 from tests.worlds import write_rows
 
 BIG = ("adapter.rank=24", 'adapter.targets="all-linear"')
@@ -159,3 +161,20 @@ def test_the_table_sets_the_recipe_beside_fedit(tiny_bert_folder, rows, tmp_path
     console = Console(width=120, file=StringIO())
     console.print(render(plan))
     assert "FedIT rank 32 in fp32" in console.file.getvalue()
+
+
+def test_of_a_split_model_the_sums_leave_activations_out_and_say_so(rows, tmp_path):
+    lines = ('method="sfprompt"', 'adapter.targets="all-linear"', 'split.activations="fp16"')
+    recipe = recipe_for(model_of("bert"), rows, tmp_path, *lines)
+    plan = plan_bytes(recipe)
+    assert plan.fedit is None
+    tensor = 4 + 2 * (16 + 5) * 16
+    assert (plan.row.up, plan.row.down) == (2 * tensor, 2 * tensor)
+    simulate(recipe)
+    record = RunFolder.open(folder_of(recipe)).rounds()[-1]
+    assert record.clients[0].bytes_up == pytest.approx(plan.round.up, rel=0.02)  # more metrics stand in the header
+    console = Console(width=120, file=StringIO())
+    console.print(render(plan))
+    assert "all clients, without activations" in console.file.getvalue()
+    assert "fedtune split plan" in console.file.getvalue()
+    assert "FedIT" not in console.file.getvalue()

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from fedtune.split.activations import pack_mask
 from fedtune.split.asks import Answer, BackwardAsk, Coding, ForwardAsk
+from fedtune.split.bits import pack_mask
 from fedtune.split.serve import BodyServer
 from fedtune.split.session import Session
 

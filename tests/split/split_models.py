@@ -3,11 +3,13 @@
 import atexit
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import transformers
 from torch import nn
@@ -159,3 +161,36 @@ def _parts(family: str, head: int, tail: int) -> tuple[LoadedModel, BodyModel]:
 def base_of(model: nn.Module) -> nn.Module:
     """The base model inside a task model."""
     return model.get_submodule(str(model.base_model_prefix))
+
+
+CUTS = SplitSection(head_layers=1, tail_layers=1)
+
+
+def client_of(model: ModelSection, cuts: SplitSection = CUTS, *, seed: int = SEED) -> Any:
+    return load_client_part(model, cuts, device=CPU, seed=seed)
+
+
+def body_of(model: ModelSection, cuts: SplitSection = CUTS) -> Any:
+    return load_body(model, cuts, device=CPU)
+
+
+def on_disk(path: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        tensors |= safetensors.torch.load_file(file)
+    return tensors
+
+
+def bytes_of(model: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def rewrite(path: Path, keep: Callable[[str], bool]) -> None:
+    """Leave out tensors of a folder's file."""
+    tensors = {name: tensor for name, tensor in on_disk(path).items() if keep(name)}
+    safetensors.torch.save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Equal within 1e-5 of the largest number."""
+    torch.testing.assert_close(one.detach(), other.detach(), atol=1e-5 * max(1.0, float(other.abs().max())), rtol=0.0)

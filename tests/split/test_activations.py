@@ -16,11 +16,9 @@ from fedtune.split.activations import (
     encoded_bytes,
     error_bound,
     kept_of,
-    mask_bytes,
-    pack_mask,
     roundtrip,
-    unpack_mask,
 )
+from fedtune.split.bits import mask_bytes, pack_mask, unpack_mask
 
 KINDS = ("fp32", "fp16", "bf16", "int8", "topk")
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 40))

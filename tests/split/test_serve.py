@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from fedtune.errors import MalformedMessage, OversizeMessage, TrainingError, TransportError
@@ -126,13 +128,13 @@ def test_clients_share_a_pass_and_get_what_they_would_alone() -> None:
 def _count_backwards(server: BodyServer) -> list[int]:
     """How many micro-batches each way back is for."""
     calls: list[int] = []
-    backward = server._backward
+    backward = server._worker._backward
 
     def counted(entries: list[Any]) -> None:
         calls.append(len(entries))
         backward(entries)
 
-    server._backward = counted  # type: ignore[method-assign]
+    server._worker._backward = counted  # type: ignore[method-assign]
     return calls
 
 
@@ -220,7 +222,7 @@ def test_what_the_client_knows_already_is_not_computed_before_its_gradient_comes
 
 def test_a_graph_beyond_the_limit_is_computed_again() -> None:
     hidden, given = tensor(2, 1, 3, WIDTH), tensor(3, 1, 3, WIDTH)
-    room = 3 * hidden.numel() * 4
+    room = 2 * hidden.numel() * 4
     server, body = serving(max_bytes=room, max_tensor_bytes=room), Mixer()
     session, _ = server.open("a", "s", nobody)
     server.ask(session, forward_ask(0, hidden))
@@ -230,6 +232,54 @@ def test_a_graph_beyond_the_limit_is_computed_again() -> None:
     server.ask(session, backward_ask(0, given))
     work(server)
     assert torch.equal(answers(server, session)[0, "backward"], by_hand(body, hidden, None, given)[1])
+
+
+def test_a_kept_graph_makes_room_for_what_comes() -> None:
+    hidden, given = tensor(2, 1, 3, WIDTH), tensor(3, 1, 3, WIDTH)
+    server, body = serving(max_bytes=5 * hidden.numel() * 4, max_tensor_bytes=100), Mixer()
+    session, _ = server.open("a", "s", nobody)
+    server.ask(session, forward_ask(0, hidden))
+    work(server)
+    assert session.graphs == 1
+    server.ask(session, forward_ask(1, hidden))
+    assert session.graphs == 0
+    server.ask(session, backward_ask(0, given))
+    work(server)
+    assert torch.equal(answers(server, session)[0, "backward"], by_hand(body, hidden, None, given)[1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_a_client_sends_the_limits_hold(data: st.DataObject) -> None:
+    """Any asks and acknowledgements in any order: refused or served, and never more than the limits in memory."""
+    size = 4 * WIDTH
+    server = serving(in_flight=3, max_bytes=20 * size, max_tensor_bytes=4 * size)
+    session, _ = server.open("a", "s", nobody)
+    small, spans = st.integers(1, 3), st.tuples(st.integers(0, 3), st.integers(0, 3))
+    for _ in range(data.draw(st.integers(1, 25))):
+        number, kind = data.draw(st.integers(0, 6)), data.draw(st.sampled_from("fffbbbwtd"))
+        shape = (data.draw(small), data.draw(small), WIDTH)
+        packed = Packed(shape, b"\0" * (Coding().size(shape) - 4 * (data.draw(st.integers(0, 9)) == 0)))
+        try:
+            if kind == "f":
+                output, gradient = data.draw(st.just((0, 1)) | spans), data.draw(st.just((0, 1)) | st.none() | spans)
+                server.ask(session, ForwardAsk(number, packed, b"", output, gradient, data.draw(st.booleans())))
+            elif kind == "b":
+                server.ask(session, BackwardAsk(number, packed))
+            elif kind == "w":
+                work(server)
+                answers(server, session)
+            elif kind == "t":
+                server.acknowledge(session, number, data.draw(st.sampled_from(["forward", "backward"])))
+            else:
+                server.detach(session, nobody)
+                assert server.open("a", "s", nobody)[0] is session
+        except (MalformedMessage, OversizeMessage):
+            pass
+        assert len(session.entries) <= 3
+        assert session.held_bytes <= 20 * size
+    server.close(session)
+    assert session.held_bytes == session.graphs == 0
 
 
 def test_limits_on_bytes_and_on_micro_batches_in_flight_hold() -> None:
@@ -243,7 +293,7 @@ def test_limits_on_bytes_and_on_micro_batches_in_flight_hold() -> None:
         server.ask(session, forward_ask(number, hidden))
     with pytest.raises(OversizeMessage, match="2 micro-batches are in flight"):
         server.ask(session, forward_ask(2, hidden))
-    narrow = serving(max_bytes=2 * size, max_tensor_bytes=2 * size)
+    narrow = serving(max_bytes=4 * size, max_tensor_bytes=2 * size)  # each takes its input and its output
     session, _ = narrow.open("a", "s", nobody)
     narrow.ask(session, forward_ask(0, hidden))
     narrow.ask(session, forward_ask(1, hidden))

@@ -15,9 +15,9 @@ from client.split.numbers import Numbers
 from fedtune.errors import MalformedMessage
 from fedtune.split.asks import Answer, Ask, BackwardAsk, Coding, Packed
 from fedtune.split.batching import Batching
+from fedtune.split.entry import Entry
 from fedtune.split.limits import SplitLimits
 from fedtune.split.serve import BodyServer
-from fedtune.split.session import Entry
 from protos.fedtune.v1.split_pb2 import SplitClientFrame, SplitServerFrame, Taken
 from protos.split import Gathering, frames_of_answer, frames_of_ask, take_answer, take_ask
 from tests.split.bodies import WIDTH, Mixer, by_hand, forward_ask, nobody, tensor
@@ -36,10 +36,13 @@ class Counting(BodyServer):
             BODY, WIDTH, limits=SplitLimits(in_flight=WINDOW), batching=Batching(max_tokens=0), coding=Coding()
         )
         self.backwards: list[int] = []
+        backward = self._worker._backward
 
-    def _backward(self, entries: list[Entry]) -> None:
-        self.backwards += [entry.ask.number for entry in entries]
-        super()._backward(entries)
+        def counted(entries: list[Entry]) -> None:
+            self.backwards.extend(entry.ask.number for entry in entries)
+            backward(entries)
+
+        self._worker._backward = counted  # type: ignore[method-assign]
 
 
 class Wire:
