@@ -23,7 +23,7 @@ def open_books(folder: RunFolder, *, model_fingerprint: str, link: str, begun: b
     plan = plan_of(folder.recipe)
     if plan is None:
         return Books()
-    writer = LedgerWriter.of(folder.path)
+    writer = LedgerWriter.of(folder.path, by_the_day=plan.trust == "coordinator")
     opened = writer.story.opened
     if opened is None:
         if begun:

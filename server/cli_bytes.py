@@ -23,8 +23,9 @@ def bytes_command(recipe: str, overrides: tuple[str, ...]) -> None:
     """Print what RECIPE will send, up and down: a client's round, what its first one costs beside that, the whole run.
 
     The messages are made of the recipe's own model and adapter, encoded as they will be, and measured: headers, the
-    task head and broadcast factors are in. Beside it stands FedIT of rank 32 on the same layers, in fp32 and bf16; of a
-    split model instead what one row's activations and gradients take, which are in none of the sums.
+    task head, broadcast factors and, under privacy, the head of the ledger are in. Beside it stands FedIT of rank 32 on
+    the same layers, in fp32 and bf16; of a split model instead what one row's activations and gradients take, which are
+    in none of the sums.
     """
     from rich.console import Console
 
@@ -40,7 +41,7 @@ def render(plan: "BytesPlan") -> "Table":
 
     from fedtune.runs.words import bytes_text
 
-    table = Table(title=f"{plan.clients} clients a round, {plan.rounds} rounds", title_justify="left")
+    table = Table(title=f"{plan.clients:,.4g} clients a round, {plan.rounds} rounds", title_justify="left")
     for heading in ("", "up", "down"):
         table.add_column(heading, justify="left" if not heading else "right")
     rows = [

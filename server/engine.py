@@ -176,14 +176,16 @@ class Engine:
         round_ = before.round + 1
         central, federated = self._evaluate(round_, outcome.world) if self._evaluates(round_) else (None, None)
         down, up = self._other_bytes(outcome)
+        # Under noise at the coordinator: whatever grows with the number of clients tells how many were drawn.
+        hides = self._private is not None
         record = RoundRecord(
             round=round_,
-            finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            seconds=time.monotonic() - started,
+            finished_at="" if hides else datetime.now(UTC).isoformat(timespec="milliseconds"),
+            seconds=None if hides else time.monotonic() - started,
             aggregated=outcome.aggregated,
             clients=outcome.clients,
-            other_bytes_down=down,
-            other_bytes_up=up,
+            other_bytes_down=0 if hides else down,
+            other_bytes_up=0 if hides else up,
             train_loss=outcome.train_loss,
             update_norm=norm_of(subtract(outcome.world.state, before.world.state)) if outcome.aggregated else None,
             product_error=outcome.product_error,

@@ -9,6 +9,7 @@ from fedtune.aggregation import SCHEMES, Frame
 from fedtune.aggregation.frame import frame_of
 from fedtune.aggregation.scheme import Layout
 from fedtune.compression import make_pipeline
+from fedtune.privacy.plan import plan_of
 from fedtune.recipe import Recipe
 from fedtune.seeds import generator
 from fedtune.split.crossing import Crossing
@@ -17,13 +18,18 @@ from fedtune.split.outline import outline_of
 from fedtune.state import State
 from fedtune.training.resident import Resident
 from fedtune.wire import Evaluation, Update, encode
+from server.books import Books
 from server.download import Download
 from server.expected import Expectation
+from server.plan_ledger import ShownBooks, Tasks, links_of
+from server.plan_schedule import schedule_of
 from server.start import first_world
 from server.tasking import Tasking
 
 BASELINE_RANK = 32
 """The rank of the FedIT that a recipe is set beside: the one that published comparisons take."""
+GRADIENTS = ("private-gradient", "dp-gradient")
+"""Starts that clients send gradients for."""
 RUN_ID, CLIENT = "0" * 32, "client-00"
 """As long as those of a run."""
 
@@ -41,15 +47,15 @@ class BytesPlan:
     """What one client sends and is sent, and how often."""
 
     round: Ways
-    """Of one client in one round that it trains in, once it holds what it needs."""
+    """Of one client in one round that it trains in, once it holds what it needs; in the mean over the run."""
     first: Ways
-    """What its first round costs beside that: broadcast factors, the whole state."""
+    """What its first round costs beside that: broadcast factors, the whole state, the ledger from its beginning."""
     evaluation: Ways
     """Of one client in one federated evaluation; zero where clients hold no rows out."""
-    clients: int
-    """Clients in a round."""
-    population: int
-    """Clients in all, as far as the recipe knows."""
+    clients: float
+    """Clients in a round; expected ones where privacy draws them."""
+    newcomers: float
+    """Clients that are asked at least once, as far as the recipe knows; expected ones where they are drawn."""
     rounds: int
     evaluations: int
     """Federated evaluations of one run, times the clients in each."""
@@ -62,35 +68,43 @@ class BytesPlan:
     @property
     def run(self) -> Ways:
         """All clients over the whole run; what crosses the cuts of a split model comes on top."""
-        trained = self.rounds * self.clients
-        newcomers = min(self.population, trained)
-        return Ways(
-            up=trained * self.round.up + newcomers * self.first.up + self.evaluations * self.evaluation.up,
-            down=trained * self.round.down + newcomers * self.first.down + self.evaluations * self.evaluation.down,
-        )
+        trained, scored = self.rounds * self.clients, self.evaluations
+        up = trained * self.round.up + self.newcomers * self.first.up + scored * self.evaluation.up
+        down = trained * self.round.down + self.newcomers * self.first.down + scored * self.evaluation.down
+        return Ways(round(up), round(down))
 
 
 def plan_bytes(recipe: Recipe) -> BytesPlan:
     """Load the recipe's model, make the messages of a round in mid-run, and measure them; raises FedtuneError."""
+    recipe = _with_noise(recipe)
+    plan = plan_of(recipe)
     home = Resident.build(recipe)
     frame = frame_of(home.attached, recipe.adapter)
-    population = recipe.data.partition.clients if recipe.data.source else recipe.federation.min_clients
-    clients = min(recipe.federation.clients_per_round or population, population)
-    first, later, evaluation = _tasks(recipe, home, frame, clients)
-    scored = recipe.federation.evaluate_clients or population
-    every = recipe.federation.evaluate_every or recipe.federation.rounds
-    evaluated = (1 + math.ceil(recipe.federation.rounds / every)) * scored if recipe.data.holdout_fraction else 0
+    schedule = schedule_of(recipe, plan)
+    tasks = _tasks(recipe, home, frame, round(schedule.clients) or 1)
+    newcomers = min(float(schedule.population), schedule.rounds * schedule.clients)
+    if plan is not None:
+        links = links_of(plan, schedule)
+        tasks, newcomers = tasks.with_links(links), links.newcomers
     return BytesPlan(
-        round=Ways(_update_bytes(recipe, home, frame), later),
-        first=Ways(_gradient_bytes(recipe, frame), first - later),
-        evaluation=Ways(len(encode(Evaluation(RUN_ID, 1, CLIENT, "0" * 64, 1, 1.0, 1.0))), evaluation),
-        clients=clients,
-        population=population,
-        rounds=recipe.federation.rounds,
-        evaluations=evaluated,
+        round=Ways(_update_bytes(recipe, home, frame), tasks.later),
+        first=Ways(_gradient_bytes(recipe, frame), tasks.first - tasks.later),
+        evaluation=Ways(len(encode(Evaluation(RUN_ID, 1, CLIENT, "0" * 64, 1, 1.0, 1.0))), tasks.evaluation),
+        clients=schedule.clients,
+        newcomers=newcomers,
+        rounds=schedule.rounds,
+        evaluations=len(schedule.evaluated) * schedule.scored,
         fedit=None if recipe.split.active or not frame.modules else _fedit(frame, _head(frame)),
         row=_row(recipe) if recipe.split.active else None,
     )
+
+
+def _with_noise(recipe: Recipe) -> Recipe:
+    """The recipe as it is sent, with as many digits of noise as calibration settles on: which ones weigh nothing."""
+    section = recipe.privacy
+    if section.unit == "none" or section.noise_multiplier is not None:
+        return recipe
+    return recipe.model_copy(update={"privacy": section.model_copy(update={"noise_multiplier": 1.2345678901234567})})
 
 
 def _row(recipe: Recipe) -> Ways:
@@ -111,7 +125,7 @@ def _update_bytes(recipe: Recipe, home: Resident, frame: Frame) -> int:
     for round_ in (1, 2):
         expected = Expectation(recipe, frame, tasking, round_)(CLIENT, 0)
         delta = _random(expected.shapes, round_)
-        metrics = {"loss": 1.0, "seconds": 1.0, "steps": 1.0}
+        metrics = {"loss": 1.0, "seconds": 1.0, "steps": 1.0} if recipe.privacy.unit == "none" else {}
         control = _random(expected.control, round_)
         encoded = pipeline.encode(delta, seed=round_)
         update = Update(RUN_ID, round_, CLIENT, "0" * 64, pipeline.names, encoded, 100, metrics, 0, control, round_ - 1)
@@ -119,10 +133,11 @@ def _update_bytes(recipe: Recipe, home: Resident, frame: Frame) -> int:
     return sum(sizes) // 2
 
 
-def _tasks(recipe: Recipe, home: Resident, frame: Frame, clients: int) -> tuple[int, int, int]:
-    """The bytes of a client's first task, of a later one, and of an evaluation."""
+def _tasks(recipe: Recipe, home: Resident, frame: Frame, clients: int) -> Tasks:
+    """With one link to the privacy ledger's head, where there is one."""
     download = Download(recipe)
-    tasking = Tasking(recipe, RUN_ID, home, frame, download)
+    books = ShownBooks() if recipe.privacy.unit != "none" else Books()
+    tasking = Tasking(recipe, RUN_ID, home, frame, download, books)
     before = first_world(recipe, home.initial)
     step = _random(frame.shapes, 1)
     moved = {name: tensor + step[name] for name, tensor in before.state.items()}
@@ -131,7 +146,7 @@ def _tasks(recipe: Recipe, home: Resident, frame: Frame, clients: int) -> tuple[
     tasking.heard(CLIENT, "ok")
     later = len(tasking.payloads(tasking.task("train", 2, after), [CLIENT])[CLIENT])
     evaluation = len(tasking.payloads(tasking.task("evaluate", 2, after), [CLIENT])[CLIENT])
-    return first, later + 4 * _shift_numbers(recipe, frame, clients), evaluation
+    return Tasks(first, later + 4 * _shift_numbers(recipe, frame, clients), evaluation)
 
 
 def _shift_numbers(recipe: Recipe, frame: Frame, clients: int) -> int:
@@ -156,7 +171,7 @@ def _shift_numbers(recipe: Recipe, frame: Frame, clients: int) -> int:
 
 def _gradient_bytes(recipe: Recipe, frame: Frame) -> int:
     """What a start from the clients' own gradients has each of them send, once."""
-    return 4 * sum(out * in_ for out, in_ in frame.modules.values()) if recipe.adapter.init == "private-gradient" else 0
+    return 4 * sum(out * in_ for out, in_ in frame.modules.values()) if recipe.adapter.init in GRADIENTS else 0
 
 
 def _fedit(frame: Frame, head: int) -> Ways:

@@ -83,7 +83,7 @@ class ProgressBars(Listener):
 def _line(record: RoundRecord) -> str:
     good = sum(client.outcome == "ok" for client in record.clients)
     parts = [f"round {record.round:>3}"]
-    if record.round:
+    if record.round and not record.hides_clients:
         parts.append(f"{good}/{len(record.clients)} updates" + ("" if record.aggregated else " (too few: no change)"))
         parts.append(f"up {bytes_text(record.bytes_up())}")
     if record.train_loss is not None:
@@ -91,7 +91,9 @@ def _line(record: RoundRecord) -> str:
     for name, score in (("test", record.central), ("clients' test", record.federated)):
         if score is not None:
             parts.append(_score(name, score))
-    return "  ".join([*parts, seconds_text(record.seconds), "[bold]best[/bold]" if record.best else ""]).rstrip()
+    if record.seconds is not None:
+        parts.append(seconds_text(record.seconds))
+    return "  ".join([*parts, "[bold]best[/bold]" if record.best else ""]).rstrip()
 
 
 def _score(name: str, score: ScoreRecord) -> str:

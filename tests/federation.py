@@ -64,12 +64,14 @@ def recipe_for(model: Path, rows: Path, folder: Path, *lines: str) -> Recipe:
     return parse_recipe("\n".join(f"{key} = {value}" for key, value in keys.items())).recipe
 
 
-def federate(recipe: Recipe, *, resume: bool = False, max_rank: int | None = None) -> Recording:
+def federate(
+    recipe: Recipe, *, resume: bool = False, max_rank: int | None = None, listener: Listener | None = None
+) -> Recording:
     """Run `recipe` with every client in this process; the run folder is where the recipe says."""
     population = Population.of(recipe)
     place = Recording(population, folder_of(recipe) / "clients", max_rank=max_rank)
     grid = CohortGrid(population.names, work_with(place))
-    make_app(Listener())(grid, Context(1, 1, {}, RecordDict(), dict(run_config(recipe, resume=resume))))
+    make_app(listener or Listener())(grid, Context(1, 1, {}, RecordDict(), dict(run_config(recipe, resume=resume))))
     return place
 
 

@@ -40,6 +40,8 @@ def draw_loss(axes: Any, records: Sequence[RoundRecord], _summary: Summary) -> N
 def draw_traffic(axes: Any, records: Sequence[RoundRecord], _summary: Summary) -> None:
     """Bytes of each round, both ways."""
     axes.set_title("Traffic of a round")
+    if _is_silent(axes, records):
+        return
     _in_bytes(axes)
     for shift, colour, label, values in _ways(records):
         axes.bar([r.round + shift for r in records], values, width=0.38, color=colour, label=label)
@@ -50,6 +52,8 @@ def draw_traffic(axes: Any, records: Sequence[RoundRecord], _summary: Summary) -
 def draw_cumulative(axes: Any, records: Sequence[RoundRecord], _summary: Summary) -> None:
     """Bytes since the start, both ways."""
     axes.set_title("Traffic since the start")
+    if _is_silent(axes, records):
+        return
     _in_bytes(axes)
     lines = {}
     for _, colour, label, values in _ways(records):
@@ -148,6 +152,14 @@ def _name_ends(axes: Any, ends: list[tuple[float, int, str, str]], text: Callabl
             f"{label} {text(value)}", (round_, place), (8, 0), textcoords="offset points", va="center", color=colour,
             fontweight="bold", fontsize=10, annotation_clip=False,
         )  # fmt: skip
+
+
+def _is_silent(axes: Any, records: Sequence[RoundRecord]) -> bool:
+    """Is there no traffic to draw, because it would tell how many clients were drawn? Then the axes say so."""
+    hidden = any(r.hides_clients for r in records)
+    if hidden:
+        _say_nothing(axes, "not written down: it tells how many clients were drawn")
+    return hidden
 
 
 def _ways(records: Sequence[RoundRecord]) -> list[tuple[float, str, str, list[int]]]:

@@ -6,6 +6,9 @@ from fedtune.runs.record import ScoreRecord
 from fedtune.runs.summary import Spread, Summary, perplexity
 from fedtune.runs.words import bytes_text, number_text, percent_text, seconds_text
 
+HIDDEN = "not written down: they tell how many clients were drawn, and privacy counts on nobody knowing"
+"""In the place of clients, traffic and times, where noise at the coordinator hides who was drawn."""
+
 
 def render(summary: Summary) -> Table:
     """Scores before and after, bytes per client each way, seconds, rounds and what was left out."""
@@ -22,11 +25,7 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
     return [
         *_score_rows(summary),
         ("rounds", _rounds(summary)),
-        ("clients", f"{summary.clients:,}"),
-        ("sent to a client", _per_client(summary.down_per_client, summary.bytes_down)),
-        ("sent by a client", _per_client(summary.up_per_client, summary.bytes_up)),
-        ("time", seconds_text(summary.seconds)),
-        *_left_out(summary),
+        *_work(summary),
     ]
 
 
@@ -62,6 +61,18 @@ def _score_rows(summary: Summary) -> list[tuple[str, str]]:
         (score_name(summary.task), f"{main_before} → {main_after}{best}"),
         ("loss", f"{loss_before} → {loss_after}"),
         ("measured on", where),
+    ]
+
+
+def _work(summary: Summary) -> list[tuple[str, str]]:
+    if summary.hides_clients:
+        return [("clients, traffic, time", HIDDEN)]
+    return [
+        ("clients", f"{summary.clients:,}"),
+        ("sent to a client", _per_client(summary.down_per_client, summary.bytes_down)),
+        ("sent by a client", _per_client(summary.up_per_client, summary.bytes_up)),
+        ("time", seconds_text(summary.seconds)),
+        *_left_out(summary),
     ]
 
 

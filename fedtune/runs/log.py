@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 import torch
@@ -35,11 +36,14 @@ class TensorBoardSink:
         # Rounds that `rewind` dropped are dropped from the curves too.
         first = folder.journal.last_round() + 1
         self._writer = SummaryWriter(str(folder.tensorboard_path), purge_step=first if folder.resumed else None)
+        self._started = _moment(folder)
 
     def write(self, record: RoundRecord) -> None:
         """Add the round's scalars and flush, so that a crash loses no finished round."""
         for name, value in scalars(record).items():
-            self._writer.add_scalar(name, value, record.round)
+            # A moment for each round would tell how long it took.
+            at = self._started if record.hides_clients else None
+            self._writer.add_scalar(name, value, record.round, walltime=at)
         losses = [c.loss for c in record.clients if c.loss is not None and math.isfinite(c.loss)]
         if losses:
             self._writer.add_histogram("clients/loss", torch.tensor(losses), record.round)
@@ -62,11 +66,13 @@ class MLflowSink:
             ) from error
         self._client = MlflowClient()
         self._run = self._find(folder) or self._start(folder)
+        self._started = int(1000 * _moment(folder))
 
     def write(self, record: RoundRecord) -> None:
         """Log the round's scalars with the round as the step."""
         for name, value in scalars(record).items():
-            self._client.log_metric(self._run, name, value, step=record.round)
+            at = self._started if record.hides_clients else None
+            self._client.log_metric(self._run, name, value, timestamp=at, step=record.round)
 
     def close(self) -> None:
         """Mark the MLflow run as over."""
@@ -126,21 +132,32 @@ def open_sinks(folder: RunFolder) -> RoundSinks:
 
 
 def scalars(record: RoundRecord) -> dict[str, float]:
-    """A round's numbers by the names that the logs use; what was not measured is left out."""
-    good = sum(c.outcome == "ok" for c in record.clients)
+    """A round's numbers by the names that the logs use; what was not measured, or is kept back, is left out."""
     values: dict[str, float | None] = {
         **_score("central", record.central),
         **_score("federated", record.federated),
         "train/loss": record.train_loss,
         "train/update_norm": record.update_norm,
         "train/product_error": record.product_error,
+        **({} if record.hides_clients else _work(record)),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _work(record: RoundRecord) -> dict[str, float | None]:
+    good = sum(c.outcome == "ok" for c in record.clients)
+    return {
         "traffic/bytes_up": record.bytes_up(),
         "traffic/bytes_down": record.bytes_down(),
         "round/seconds": record.seconds,
         "round/updates": good,
         "round/without_update": len(record.clients) - good,
     }
-    return {name: value for name, value in values.items() if value is not None}
+
+
+def _moment(folder: RunFolder) -> float:
+    """When the run began, in seconds since 1970."""
+    return datetime.fromisoformat(folder.info.started_at).timestamp()
 
 
 def _score(where: str, score: ScoreRecord | None) -> dict[str, float | None]:

@@ -77,4 +77,5 @@ def draw_picture(name: str, records: Sequence[RoundRecord], summary: Summary) ->
 
 
 def _title(summary: Summary) -> str:
-    return f"{summary.name}: {summary.rounds} rounds, {summary.clients:,} clients"
+    clients = "" if summary.hides_clients else f", {summary.clients:,} clients"
+    return f"{summary.name}: {summary.rounds} rounds{clients}"

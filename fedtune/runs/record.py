@@ -59,8 +59,9 @@ class RoundRecord(_Record):
     round: int
     """0 before training, then 1, 2, …"""
     finished_at: str
-    """UTC, ISO 8601."""
-    seconds: float
+    """UTC, ISO 8601; empty where `hides_clients`."""
+    seconds: float | None
+    """Wall-clock seconds; None where `hides_clients`."""
     aggregated: bool
     """False for round 0 and for a round with too few good updates."""
     clients: tuple[ClientRecord, ...] = ()
@@ -82,12 +83,20 @@ class RoundRecord(_Record):
     """Is this the best evaluated round so far?"""
     state_digest: str = ""
 
+    @property
+    def hides_clients(self) -> bool:
+        """Is it kept back how many clients were drawn, and with it traffic and times, which would tell it?
+
+        So it is under noise at the coordinator, whose ε counts on nobody else knowing the draw.
+        """
+        return self.seconds is None
+
     def bytes_up(self) -> int:
-        """Bytes that all clients sent in this round."""
+        """Bytes that all clients sent in this round; 0 where `hides_clients`."""
         return self.other_bytes_up + sum(c.sent for c in self.clients)
 
     def bytes_down(self) -> int:
-        """Bytes that all clients were sent in this round."""
+        """Bytes that all clients were sent in this round; 0 where `hides_clients`."""
         return self.other_bytes_down + sum(c.received for c in self.clients)
 
     def as_json(self) -> dict[str, Any]:

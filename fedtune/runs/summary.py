@@ -41,6 +41,8 @@ class Summary:
     """Rounds of training that were recorded."""
     rounds_without_change: int
     """Rounds with too few good updates."""
+    hides_clients: bool
+    """Is it kept back who was asked, with all that would tell how many? Then the figures below are 0."""
     clients: int
     """Distinct clients that were asked at least once."""
     seconds: float
@@ -77,8 +79,9 @@ def summarise_rounds(records: Sequence[RoundRecord], *, name: str, status: str, 
         best_round=best_round,
         rounds=len(trained),
         rounds_without_change=sum(not r.aggregated for r in trained),
+        hides_clients=any(r.hides_clients for r in records),
         clients=len({c.client for c in asked}),
-        seconds=sum(r.seconds for r in records),
+        seconds=sum(r.seconds or 0.0 for r in records),
         bytes_up=sum(r.bytes_up() for r in records),
         bytes_down=sum(r.bytes_down() for r in records),
         up_per_client=_spread({c.client: 0 for c in asked}, asked, "sent"),

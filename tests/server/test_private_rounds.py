@@ -6,15 +6,21 @@ import multiprocessing
 import os
 import signal
 import time
+from datetime import datetime
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedtune.aggregation.private import CLIP
 from fedtune.audit.ledger import read_ledger
 from fedtune.errors import PrivacyError
 from fedtune.privacy.plan import plan_of
+from fedtune.runs.end_table import rows as rows_of
 from fedtune.runs.folder import RunFolder
+from fedtune.runs.page import render_page
+from fedtune.runs.page.columns import client_time_chart, duration_chart, traffic_chart
+from fedtune.runs.summary import summarise
 from server.listener import Listener
 from server.private_past import read_past
 from simulations.simulate import simulate
@@ -170,3 +176,68 @@ def test_a_run_that_is_killed_goes_on_from_its_last_round(tiny_bert_folder, rows
     drawn = [set(row) for row in read_past(folder).drawn]
     assert len(drawn) >= 10
     assert mode != "banded" or not any(row & later for row, later in itertools.pairwise(drawn))
+
+
+class Overhearing(Listener):
+    """What the coordinator sees of a run as it goes on."""
+
+    def __init__(self):
+        self.replies = []
+
+    def replied(self, record, what):
+        self.replies.append(record)
+
+
+def written_numbers(folder):
+    """All that the folder says to whoever gets it, but what the noised states come to."""
+    noised = {"update_norm", "central", "best", "state_digest"}
+    events = EventAccumulator(str(folder.tensorboard_path)).Reload()
+    tags = events.Tags()["scalars"]
+    summary = summarise(folder)
+    return {
+        "rounds": [record.model_dump(exclude=noised) for record in folder.rounds()],
+        "logged": sorted(tags),
+        "logged at": {event.wall_time - start_of(folder) for tag in tags for event in events.Scalars(tag)},
+        "ledger at": {entry.time[10:] for entry in read_ledger(folder.path).entries},
+        "table": [row for row in rows_of(summary) if row[0] not in ("accuracy", "loss")],
+        "clients' charts": [chart(folder.rounds()) for chart in (traffic_chart, duration_chart, client_time_chart)],
+    }
+
+
+def start_of(folder):
+    return datetime.fromisoformat(folder.info.started_at).timestamp()
+
+
+def test_nothing_that_is_written_tells_how_many_were_drawn(tiny_bert_folder, rows, tmp_path, monkeypatch):
+    """A run in which everybody is drawn in each round, and one in which nobody is, leave the same behind."""
+    written = []
+    for name, share in (("everybody", 1), ("nobody", 0)):
+        monkeypatch.setattr("server.private.PoissonRows.draw", lambda _, count, __, share=share: range(share * count))
+        recipe = private_recipe(tiny_bert_folder, rows, tmp_path, "sampled", name=name)
+        recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"tensorboard": True})})
+        heard = Overhearing()
+        folder = RunFolder.open(simulate(recipe, listener=heard))
+        assert len(heard.replies) == 12 * share
+        assert all(record.bytes_up > 1000 for record in heard.replies)
+        page = render_page(folder)
+        assert "how many were drawn is a secret" in page
+        assert "Sent by a client" not in page
+        written.append(written_numbers(folder))
+    everybody, nobody = written
+    assert everybody == nobody
+    assert everybody["logged at"] == {0.0}
+    assert everybody["ledger at"] == {"T00:00:00.000+00:00"}
+    assert "central/loss" in everybody["logged"]
+    assert not any(tag.startswith(("traffic", "round")) for tag in everybody["logged"])
+    assert [row[0] for row in everybody["table"]] == ["measured on", "rounds", "clients, traffic, time"]
+    assert everybody["clients' charts"] == [None] * 3
+
+
+def test_without_noise_at_the_coordinator_times_and_traffic_are_written(tiny_bert_folder, rows, tmp_path):
+    folder = RunFolder.open(simulate(tiny_recipe(tiny_bert_folder, rows, tmp_path, federation={"rounds": 1})))
+    record = folder.rounds()[1]
+    assert not record.hides_clients
+    assert record.seconds > 0
+    assert record.finished_at > folder.info.started_at
+    assert record.bytes_up() > 1000
+    assert dict(rows_of(summarise(folder)))["clients"] == "4"

@@ -27,7 +27,9 @@ class LedgerWriter:
     moment, the ledger opens again with every entry that `append` returned, and at most one more.
     """
 
-    def __init__(self, folder: Path, signer: Signer, entries: Sequence[Entry], story: Story) -> None:
+    def __init__(
+        self, folder: Path, signer: Signer, entries: Sequence[Entry], story: Story, *, by_the_day: bool = False
+    ) -> None:
         self.path = folder / LEDGER_NAME
         self.story = story
         """What has happened so far; to be read."""
@@ -36,20 +38,22 @@ class LedgerWriter:
         self.last = entries[-1] if entries else None
         """The last entry."""
         self._signer = signer
+        self._by_the_day = by_the_day
         # Bodies name every participant of every round: 32 bytes an entry are enough to go on with.
         self._contents = [entry.content for entry in entries]
 
     @classmethod
-    def of(cls, folder: Path) -> "LedgerWriter":
+    def of(cls, folder: Path, *, by_the_day: bool = False) -> "LedgerWriter":
         """The ledger in `folder`, to go on with; an empty one, with a fresh key, where there is none.
 
+        `by_the_day`: entries say the day and not the moment, where the time of a round would tell how many were drawn.
         A last line without its newline was never acknowledged: it is finished where it is whole but for that, for it
         may charge somebody, and cut off where it is torn. Both are logged. Raises LedgerBroken where another byte is
         wrong, or the key is gone or another's.
         """
         path = folder / LEDGER_NAME
         if not path.exists():
-            return cls(folder, Signer.of(folder), [], Story())
+            return cls(folder, Signer.of(folder), [], Story(), by_the_day=by_the_day)
         _mend(path)
         entries, story = read_entries(path.read_bytes(), path)
         if entries and not (folder / KEY_NAME).exists():
@@ -57,7 +61,7 @@ class LedgerWriter:
         signer = Signer.of(folder)
         if story.opened and story.opened.public_key != signer.public_key:
             raise LedgerBroken(f"{folder / KEY_NAME} is not the key of the ledger beside it; restore it from a copy")
-        return cls(folder, signer, entries, story)
+        return cls(folder, signer, entries, story, by_the_day=by_the_day)
 
     @property
     def public_key(self) -> str:
@@ -67,7 +71,7 @@ class LedgerWriter:
     def append(self, body: Body) -> Entry:
         """Add an entry; raises LedgerBroken where it cannot come next, RunError where the disk does not take it."""
         seq, prev = (self.last.seq + 1, self.last.hash) if self.last else (0, GENESIS)
-        line = make_line(seq, prev, body, datetime.now(UTC).isoformat(timespec="milliseconds"), self._signer)
+        line = make_line(seq, prev, body, self._now(), self._signer)
         entry = read_line(line[:-1])
         self.story.check(entry)
         with storage_errors(self.path):
@@ -78,6 +82,12 @@ class LedgerWriter:
         self.last = entry
         self._contents.append(entry.content)
         return entry
+
+    def _now(self) -> str:
+        now = datetime.now(UTC)
+        if self._by_the_day:
+            now = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return now.isoformat(timespec="milliseconds")
 
     def offer(self, since: int) -> Offer:
         """The head with the links behind entry `since`; -1 for all of them."""

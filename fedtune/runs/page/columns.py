@@ -59,22 +59,25 @@ def traffic_chart(records: Sequence[RoundRecord]) -> Chart | None:
 
 def duration_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """Wall-clock seconds of each round; a round that changed nothing stands out."""
-    if not records:
+    seconds = {r.round: r.seconds for r in records if r.seconds is not None}
+    if not seconds:
         return None
-    rounds = [r.round for r in records]
-    canvas = Canvas(rounds, [r.seconds for r in records], from_zero=True, tick=_axis_seconds)
+    canvas = Canvas(list(seconds), list(seconds.values()), from_zero=True, tick=_axis_seconds)
     in_vain = [r.round for r in records if r.round > 0 and not r.aggregated]
     legend = (("blue", "round"), *([("red", "too few updates, nothing changed")] if in_vain else []))
     return Chart(
         title="Time of a round",
-        description=f"Seconds of each round, {seconds_text(sum(r.seconds for r in records))} in all.",
+        description=f"Seconds of each round, {seconds_text(sum(seconds.values()))} in all.",
         y_ticks=canvas.y_ticks,
         x_ticks=canvas.x_ticks,
         shapes=tuple(
-            canvas.bar(r.round, 0, r.seconds, "red" if r.round in in_vain else "blue", share=0.7) for r in records
+            canvas.bar(round_, 0, took, "red" if round_ in in_vain else "blue", share=0.7)
+            for round_, took in seconds.items()
         ),
         labels=(),
-        hovers=tuple(canvas.hover(r.round, f"round {r.round}: {seconds_text(r.seconds)}") for r in records),
+        hovers=tuple(
+            canvas.hover(round_, f"round {round_}: {seconds_text(took)}") for round_, took in seconds.items()
+        ),
         legend=legend,
     )
 

@@ -77,6 +77,10 @@ def _headlines(summary: Summary, records: Sequence[RoundRecord]) -> list[Headlin
     updates = summary.outcomes.get("ok", 0)
     asked = sum(summary.outcomes.values())
     without = summary.rounds_without_change
+    rounds = Headline("Rounds", f"{summary.rounds:,}", note=f"{without} without enough updates" if without else "")
+    if summary.hides_clients:
+        secret = Headline("Clients", "–", note="how many were drawn is a secret, and so are traffic and times")
+        return [*_scores(summary), rounds, secret, *_product_error(records)]
     return [
         *_scores(summary),
         Headline("Sent by a client", bytes_text(summary.up_per_client.median), note="median over the whole run"),
@@ -87,7 +91,7 @@ def _headlines(summary: Summary, records: Sequence[RoundRecord]) -> list[Headlin
             note=f"{bytes_text(summary.bytes_down)} down, {bytes_text(summary.bytes_up)} up",
         ),
         Headline("Time", seconds_text(summary.seconds), note="all rounds, with evaluation"),
-        Headline("Rounds", f"{summary.rounds:,}", note=f"{without} without enough updates" if without else ""),
+        rounds,
         Headline("Clients", f"{summary.clients:,}", note=f"{updates:,} of {asked:,} updates counted"),
         *_product_error(records),
     ]

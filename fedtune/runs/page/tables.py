@@ -71,7 +71,7 @@ def _round_row(record: RoundRecord, summary: Summary) -> list[str]:
         f"{good} of {len(record.clients)}" if record.clients else "",
         bytes_text(record.bytes_down()) if record.clients else "",
         bytes_text(record.bytes_up()) if record.clients else "",
-        seconds_text(record.seconds),
+        seconds_text(record.seconds) if record.seconds is not None else "",
     ]
 
 
