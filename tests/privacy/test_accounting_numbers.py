@@ -8,6 +8,7 @@ import dp_accounting
 import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
+from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from dp_accounting.rdp import RdpAccountant
 from flwr.serverapp import GaussianPrivacyEvent, NeighboringRelation, PrivacyConfig, SamplingMethod
 from flwr.serverapp import RdpAccountant as FlowerAccountant
@@ -210,6 +211,16 @@ def test_a_name_or_number_that_means_nothing_is_refused():
     for epsilon in (-0.1, math.nan):
         with pytest.raises(PrivacyError, match="epsilon must be"):
             delta_of([event(1.0)], epsilon)
+
+
+@pytest.mark.parametrize(("delta", "theirs"), [(1e-5, 1e-6), (1e-12, -1.7e-4), (1e-14, -6.0e-3)])
+def test_far_tails_hold_where_a_plain_transform_of_doubles_falls_below_the_truth(delta, theirs):
+    """A thousand Gaussians of σ = 3, composed one by one by dp-accounting: why ε is not left to it."""
+    mu = math.sqrt(1000) / 3
+    exact = brentq(lambda epsilon: gaussian(mu, epsilon) - delta, 0, 1000, xtol=1e-12)
+    assert exact * (1 - 1e-9) <= epsilon_of([event(3.0, 1.0, 1000)], delta) <= exact * (1 + 1e-4)
+    google = from_gaussian_mechanism(3.0, value_discretization_interval=1e-3).self_compose(1000)
+    assert google.get_epsilon_for_delta(delta) / exact - 1 == pytest.approx(theirs, rel=0.2, abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
