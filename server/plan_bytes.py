@@ -49,7 +49,8 @@ class BytesPlan:
     round: Ways
     """Of one client in one round that it trains in, once it holds what it needs; in the mean over the run."""
     first: Ways
-    """What its first round costs beside that: broadcast factors, the whole state, the ledger from its beginning."""
+    """What its first round costs beside that: broadcast factors, the whole state, the ledger from its beginning; and
+    what a start from its gradients does."""
     evaluation: Ways
     """Of one client in one federated evaluation; zero where clients hold no rows out."""
     clients: float
@@ -142,11 +143,13 @@ def _tasks(recipe: Recipe, home: Resident, frame: Frame, clients: int) -> Tasks:
     step = _random(frame.shapes, 1)
     moved = {name: tensor + step[name] for name, tensor in before.state.items()}
     after = download.settle(before, replace(before, state=moved), 1)
+    start = len(tasking.payloads(tasking.task("gradient", 0, before), [CLIENT])[CLIENT])
     first = len(tasking.payloads(tasking.task("train", 1, before), [CLIENT])[CLIENT])
     tasking.heard(CLIENT, "ok")
     later = len(tasking.payloads(tasking.task("train", 2, after), [CLIENT])[CLIENT])
     evaluation = len(tasking.payloads(tasking.task("evaluate", 2, after), [CLIENT])[CLIENT])
-    return Tasks(first, later + 4 * _shift_numbers(recipe, frame, clients), evaluation)
+    asked = start if recipe.adapter.init in GRADIENTS else 0
+    return Tasks(first + asked, later + 4 * _shift_numbers(recipe, frame, clients), evaluation)
 
 
 def _shift_numbers(recipe: Recipe, frame: Frame, clients: int) -> int:

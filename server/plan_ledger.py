@@ -40,7 +40,7 @@ class Links:
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """The bytes of a client's first task, of a later one, and of an evaluation."""
+    """The bytes of a client's first task (and of the one for its gradients), of a later one, and of an evaluation."""
 
     first: int
     later: int
