@@ -1,4 +1,4 @@
-"""The picture of a study: accuracy by method and split, and under it the product error on a logarithmic axis."""
+"""The picture of a study: accuracy by method and split, and under it the product error where it is known."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -22,11 +22,16 @@ def draw(plan: Plan, rows: Sequence[Row]) -> bytes:
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12, 8.5), dpi=130, layout="constrained")
+        has_errors = any(row.product_error_max is not None for row in rows)
+        figure = Figure(figsize=(12, 8.5 if has_errors else 5.5), dpi=130, layout="constrained")
         FigureCanvasAgg(figure)
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        if has_errors:
+            above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+            _draw_errors(below, plan, rows)
+        else:
+            above = below = figure.subplots()
         _draw_accuracy(above, plan, rows)
-        _draw_errors(below, plan, rows)
+        below.set_xticks(range(len(plan.contenders)), list(plan.contenders), rotation=30, ha="right")
         buffer = BytesIO()
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -65,7 +70,6 @@ def _draw_errors(axes: Any, plan: Plan, rows: Sequence[Row]) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=6)
     axes.set_ylim(FLOOR / 2, 10)
-    axes.set_xticks(range(len(plan.contenders)), list(plan.contenders), rotation=30, ha="right")
     axes.grid(visible=False, axis="x")
 
 

@@ -75,9 +75,7 @@ def duration_chart(records: Sequence[RoundRecord]) -> Chart | None:
             for round_, took in seconds.items()
         ),
         labels=(),
-        hovers=tuple(
-            canvas.hover(round_, f"round {round_}: {seconds_text(took)}") for round_, took in seconds.items()
-        ),
+        hovers=tuple(canvas.hover(round_, f"round {round_}: {seconds_text(took)}") for round_, took in seconds.items()),
         legend=legend,
     )
 
