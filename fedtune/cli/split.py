@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  fedtune split plan split-vit
-  fedtune split plan split-vit --memory 200 --set split.activations=int8
+  fedtune split plan mnist-sfprompt
+  fedtune split plan mnist-sfprompt --memory 200 --set split.activations=int8
   fedtune split plan my.toml --rows 500 --tokens 64 --json
 """
 USUAL_ROWS = 100
