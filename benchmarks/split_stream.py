@@ -265,7 +265,7 @@ def four_clients(size: Size, folder: Path) -> None:
     what = "by the clock" if device.type == "cuda" else "by CPU seconds"
     print(f"four clients, {size.layers - 2} layers of {size.width} on {device.type}, {what}")
     for rows, tokens in ((1, 4), (1, 16), (1, 64), (4, 64), (8, 128)):
-        turns, together = Batching(0), Batching.on(device)
+        turns, together = Batching(0), Batching.on(device) if device.type == "cuda" else Batching(max_tokens=64)
         pairs = [
             (
                 rate(body, size.width, device, turns, rows, tokens),

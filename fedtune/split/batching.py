@@ -48,10 +48,10 @@ class Batching:
     def on(cls, device: torch.device) -> "Batching":
         """What pays on a device: a GPU has room beside a micro-batch.
 
-        On a CPU those of up to 32 tokens share passes, which is two to three times as fast; larger ones would gain a
-        third, and what a client gets would depend, in its last bits, on who else is there.
+        A CPU serves each in turn: shared passes would pay for the smallest alone, and what a client gets would depend,
+        in its last bits, on who else is there; an optimiser that divides by small gradients makes much of those bits.
         """
-        return cls(max_tokens=16384) if device.type == "cuda" else cls(max_tokens=64)
+        return cls(max_tokens=16384) if device.type == "cuda" else cls()
 
     def choose(self, waiting: Sequence[Job], others: int, now: float) -> tuple[list[Job], float]:
         """The jobs to do now, in one pass; or none, and how many seconds until there are some.
