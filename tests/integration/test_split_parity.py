@@ -46,8 +46,11 @@ def test_a_client_that_is_killed_in_its_share_costs_the_round_nothing(tmp_path):
     with Federation(recipe_of(rows, tmp_path, "killed", SPLITFED, epochs=4), tmp_path / "world") as world:
         world.make_keys()
         coordinator, *clients = [world.coordinator(), *world.clients()]
-        eventually(lambda: world.rounds_done() >= 1)
+        eventually(lambda: world.rounds_done() >= 1)  # round 0 is scored: both are asked for round 1 about now
         clients[0].kill()
         clients[0] = world.client(world.names[0])
         assert [process.wait() for process in (coordinator, *clients)] == [0] * 3
-        assert [client.outcome for client in world.run.rounds()[-1].clients] == ["ok", "ok"]
+        # Killed before it was asked, or back too late, it is not in a round; in none it is left out.
+        rounds = [[client.outcome for client in round_.clients] for round_ in world.run.rounds()[1:]]
+        assert len(rounds) == 2
+        assert all(set(outcomes) == {"ok"} for outcomes in rounds)
