@@ -1,5 +1,6 @@
 """The `[split]` section: where the model is cut between client and coordinator, and the phases of a round."""
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -45,3 +46,8 @@ class SplitSection(Section):
     def active(self) -> bool:
         """Is the model split?"""
         return self.head_layers is not None
+
+
+def kept_rows(rows: int, keep: float) -> int:
+    """⌈keep · rows⌉, the rows that pass the body; what floating point adds to a whole number is no row."""
+    return math.ceil(keep * rows - 1e-9)

@@ -1,6 +1,5 @@
 """How wrong the short circuit is about each row (EL2N, arXiv 2107.07075), and the rows that are worth sending."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from fedtune.data.base import Batch, Rows
+from fedtune.recipe.split import kept_rows
 from fedtune.state import State
 from fedtune.training.forward import IGNORED, forward, targets_of
 from fedtune.training.memory import within_memory
@@ -52,7 +52,7 @@ def score_each(resident: Resident, state: State, rows: Rows) -> torch.Tensor:
 
 def hardest(scores: torch.Tensor, keep: float) -> list[int]:
     """The positions of the ⌈keep · n⌉ largest scores, ascending; of equal scores the first ones."""
-    count = math.ceil(keep * len(scores) - 1e-9)
+    count = kept_rows(len(scores), keep)
     order = torch.sort(scores, descending=True, stable=True).indices
     return sorted(order[:count].tolist())
 

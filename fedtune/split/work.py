@@ -1,9 +1,9 @@
 """How often a client's rows are passed in a round, phase by phase."""
 
-import math
 from dataclasses import dataclass
 
 from fedtune.recipe import Recipe
+from fedtune.recipe.split import kept_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def work_of(recipe: Recipe, rows: int) -> Work:
     """A round of a client with so many rows: `steps` count, where the recipe gives them, else `epochs`."""
     training, split = recipe.training, recipe.split
     step_rows = training.batch_size * training.accumulate
-    kept = math.ceil(split.keep * rows)
+    kept = kept_rows(rows, split.keep)
     steps = None if training.steps is None else training.steps * step_rows
     return Work(
         rows=rows,

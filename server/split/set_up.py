@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from fedtune.errors import RecipeError
 from fedtune.recipe import Recipe
 from fedtune.split.asks import Coding
 from fedtune.split.limits import SplitLimits
@@ -19,12 +18,9 @@ from server.split.service import SplitService
 def split_service(recipe: Recipe, *, run: Callable[[], str]) -> SplitService:
     """The service of `recipe`'s body, to stand beside the link; the coordinator's own evaluation shares the weights.
 
-    Raises RecipeError where the body is to be trained, ModelError where it cannot be loaded, RunError where the device
-    is not there.
+    Raises ModelError where the body cannot be loaded, RunError where the device is not there.
     """
     split = recipe.split
-    if split.body != "frozen":
-        raise RecipeError(f'split.body = "{split.body}" cannot be served yet: set split.body = "frozen"')
     device = choose_device(recipe.training.device)
     bf16 = recipe.training.precision == "bf16" and has_bf16(device)
 

@@ -1,9 +1,7 @@
 """What a coordinator serves of a split recipe, and how it knows which run is open."""
 
-import pytest
 import torch
 
-from fedtune.errors import RecipeError
 from fedtune.split.asks import Coding
 from fedtune.split.local import body_model
 from server.listener import KnowsRun, Listener
@@ -20,13 +18,6 @@ def test_the_service_is_the_recipes_body_on_its_terms() -> None:
     hidden = torch.randn(1, 3, server.width)
     assert torch.equal(server._worker._engine.body(hidden), body_model(made)(hidden))
     assert server._worker._engine.body is body_model(made)  # loaded once
-
-
-def test_a_body_that_is_to_be_trained_is_not_served() -> None:
-    made = recipe("bert")
-    trained = made.model_copy(update={"split": made.split.model_copy(update={"body": "lora"})})
-    with pytest.raises(RecipeError, match=r"split.body = \"lora\" cannot be served yet.*frozen"):
-        split_service(trained, run=lambda: "r")
 
 
 def test_who_knows_the_run_passes_everything_on() -> None:
