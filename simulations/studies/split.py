@@ -9,7 +9,7 @@ FULL, LORA, SFPROMPT = "federated-full", "federated-lora", "sfprompt"
 LINEAR, TAIL = "splitfed-linear", "splitfed-tail"
 NO_PROMPT, NO_LOCAL, ALL_ROWS = ("split.prompt_tokens=0",), ("split.local_epochs=0",), ("split.keep=1.0",)
 """What takes one of its three parts out of SFPrompt."""
-WHOLE = (1e-4, 3e-4, 1e-3)
+WHOLE = (3e-5, 1e-4, 3e-4)
 PARTS = (3e-4, 1e-3, 3e-3)
 """The learning rates to choose from, for weights of a whole model and for those of a tail."""
 
