@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
 
 from fedtune.adapters.slots import Axes, mask
 from fedtune.training.base import Assignment
@@ -15,7 +14,7 @@ Change = Callable[[list[str], list[torch.Tensor]], None]
 
 
 def adjustments(
-    parameters: Mapping[str, nn.Parameter], assignment: Assignment, axes: Axes, *, proximal: float
+    parameters: Mapping[str, torch.Tensor], assignment: Assignment, axes: Axes, *, proximal: float
 ) -> list[Adjust]:
     """What has to be done at every step, in order; empty where nothing is set.
 
@@ -32,7 +31,7 @@ def adjustments(
     return made
 
 
-def _adjust(parameters: Mapping[str, nn.Parameter], change: Change) -> Adjust:
+def _adjust(parameters: Mapping[str, torch.Tensor], change: Change) -> Adjust:
     def adjust() -> None:
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         if gradients:
@@ -42,7 +41,7 @@ def _adjust(parameters: Mapping[str, nn.Parameter], change: Change) -> Adjust:
     return adjust
 
 
-def _pull(parameters: Mapping[str, nn.Parameter], proximal: float) -> Change:
+def _pull(parameters: Mapping[str, torch.Tensor], proximal: float) -> Change:
     """Adds μ·(w − w_start): the gradient of FedProx's (μ/2)·‖w − w_start‖² (arXiv 1812.06127, equation 2)."""
     starts = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
@@ -53,7 +52,7 @@ def _pull(parameters: Mapping[str, nn.Parameter], proximal: float) -> Change:
     return change
 
 
-def _correct(parameters: Mapping[str, nn.Parameter], correction: Mapping[str, torch.Tensor]) -> Change:
+def _correct(parameters: Mapping[str, torch.Tensor], correction: Mapping[str, torch.Tensor]) -> Change:
     """Adds SCAFFOLD's c − cₖ (arXiv 1910.06378, algorithm 1)."""
     added = {name: correction[name].to(parameter) for name, parameter in parameters.items()}
 
@@ -63,7 +62,7 @@ def _correct(parameters: Mapping[str, nn.Parameter], correction: Mapping[str, to
     return change
 
 
-def _confine(parameters: Mapping[str, nn.Parameter], assignment: Assignment, axes: Axes) -> Change:
+def _confine(parameters: Mapping[str, torch.Tensor], assignment: Assignment, axes: Axes) -> Change:
     """Zeroes what lies outside of the slots; tensors without slots are everybody's."""
     # In full shape: torch multiplies two lists in one go only where nothing is broadcast.
     masks = {

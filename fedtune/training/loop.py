@@ -90,7 +90,7 @@ def _train(resident: Resident, assignment: Assignment, total: int, accumulate: A
             loss, rates = _take_steps(resident, assignment, parameters, total, accumulate)
         state = resident.attached.read()
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-        raise _diverged(resident, assignment, "weights are", total)
+        raise diverged(resident, assignment, "weights are", total)
     return state, rates, {"loss": loss}
 
 
@@ -127,10 +127,11 @@ def _take_steps(
 
 def _require_finite(loss_sum: torch.Tensor, resident: Resident, assignment: Assignment, steps: int) -> None:
     if not bool(loss_sum.isfinite()):
-        raise _diverged(resident, assignment, "loss is", steps)
+        raise diverged(resident, assignment, "loss is", steps)
 
 
-def _diverged(resident: Resident, assignment: Assignment, what: str, steps: int) -> TrainingError:
+def diverged(resident: Resident, assignment: Assignment, what: str, steps: int) -> TrainingError:
+    """What is said where a client's numbers are not finite: `what` names them, with a verb."""
     return TrainingError(
         f"{assignment.client}: the {what} not finite after {steps} local step{'s' * (steps != 1)}; "
         f"lower training.lr (now {resident.recipe.training.lr:g})."

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -19,7 +20,7 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingSec
     return _MAKE[training.optimizer](group_parameters(parameters, training), training)
 
 
-def group_parameters(parameters: Mapping[str, nn.Parameter], training: TrainingSection) -> list[Group]:
+def group_parameters(parameters: Mapping[str, torch.Tensor], training: TrainingSection) -> list[Group]:
     """The parameters by peak rate and decay, sorted by name within each; groups without parameters are left out."""
     groups: dict[tuple[float, float], list[str]] = {}
     for name in sorted(parameters):
