@@ -2,13 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from fedtune.data.base import Batch
 from fedtune.data.ragged import Ints
 from fedtune.data.store import Store
+
+_NUMBERS: WeakKeyDictionary[Store, int] = WeakKeyDictionary()
+"""A number for each store; it is never another store's, also after this one is gone."""
+_NEXT = count()
 
 
 class EncodedRows:
@@ -26,6 +32,7 @@ class EncodedRows:
         notes: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = store
+        self._number = _NUMBERS.setdefault(store, next(_NEXT))
         self._rows = np.arange(len(store.lengths)) if rows is None else rows
         self.labels = tuple(labels)
         self.notes: Mapping[str, Any] = notes or {}
@@ -42,6 +49,10 @@ class EncodedRows:
     def classes(self) -> Ints | None:
         """The class of each row as a position in `labels`, (N,) int64; None for `causal-lm`."""
         return None if self._store.classes is None else self._store.classes[self._rows]
+
+    def keys(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        """What names the rows at `indices` in this process: the same through every view of a table, and only there."""
+        return [(self._number, row) for row in self._rows[np.asarray(indices, dtype=np.int64)].tolist()]
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The rows at `indices`, padded on the right to the longest of them, as CPU tensors."""

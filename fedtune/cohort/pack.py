@@ -1,0 +1,131 @@
+"""Rows of several clients become one stream: their tokens, the positions of these, and what is predicted where."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from fedtune.cohort.base import Part
+from fedtune.cohort.stream import Stream
+from fedtune.data.rows import EncodedRows
+from fedtune.training.forward import IGNORED
+
+Positions = Callable[[torch.Tensor], torch.Tensor]
+"""From padded token ids (B, T) to the position that the model gives each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Text rows that have something to predict; tensors on the CPU, but for the stream's.
+
+    Shape suffixes: N = tokens, M = targets.
+    """
+
+    stream: Stream
+    ids: torch.Tensor
+    """(N,) int64."""
+    positions: torch.Tensor
+    """(N,) int64: as the model counts them."""
+    inside: torch.Tensor
+    """(M,) int64: the read tokens, counted from the start of their row."""
+    targets: torch.Tensor
+    """(M,) int64: a class for the first token of each row, or the id that follows each read token."""
+    owners: torch.Tensor
+    """(M,) int64: the row of the pass that each target belongs to, rows without a target counted too."""
+
+
+def pack(parts: Sequence[Part], positions: Positions, device: torch.device) -> Packed | None:
+    """The stream of all parts' rows that have a target; None where no row has one."""
+    done = [_Text.of(part, positions) for part in parts]
+    lengths = [length for one in done for length in one.lengths]
+    if not lengths:
+        return None
+    starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
+    reads = torch.tensor([count for one in done for count in one.reads])
+    inside = torch.cat([one.inside for one in done])
+    first = torch.tensor([0, *(len(indices) for _, indices in parts)]).cumsum(0)[:-1]
+    numbers = torch.cat([one.kept + start for one, start in zip(done, first, strict=True)])
+    return Packed(
+        Stream(
+            rows=tuple(len(one.kept) for one in done),
+            lengths=tuple(lengths),
+            read=(inside + starts.repeat_interleave(reads)).to(device),
+            reads=tuple(reads.tolist()),
+        ),
+        ids=torch.cat([one.ids for one in done]),
+        positions=torch.cat([one.positions for one in done]),
+        inside=inside,
+        targets=torch.cat([one.targets for one in done]),
+        owners=numbers.repeat_interleave(reads),
+    )
+
+
+def counted(ids_BT: torch.Tensor) -> torch.Tensor:
+    """The position of each token, counted from the start of its row."""
+    return torch.arange(ids_BT.shape[1]).expand(ids_BT.shape)
+
+
+def classes(part: Part) -> torch.Tensor:
+    """(rows,) int64: what images are of; they are not decoded for it where they need not be."""
+    rows, indices = part
+    if isinstance(rows, EncodedRows) and rows.classes is not None:
+        return torch.from_numpy(rows.classes)[list(indices)]
+    return rows.batch(indices)["labels"]
+
+
+def images(parts: Sequence[Part], tokens: int, device: torch.device) -> Stream:
+    """The stream of images, each of so many tokens, whose first one is read."""
+    counts = tuple(len(indices) for _, indices in parts)
+    read = torch.arange(sum(counts), device=device) * tokens
+    return Stream(counts, (tokens,) * sum(counts), read, (1,) * sum(counts))
+
+
+@dataclass(frozen=True, eq=False)
+class _Text:
+    """One part: its rows that have a target."""
+
+    kept: torch.Tensor
+    """Which of the part's rows they are."""
+    real: torch.Tensor
+    """(B, T) bool: their tokens among all, padding left out."""
+    read: torch.Tensor
+    """(B, T) bool: the tokens that predict something."""
+    ids: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+
+    @classmethod
+    def of(cls, part: Part, positions: Positions) -> "_Text":
+        rows, indices = part
+        if not indices:
+            none = torch.zeros(0, dtype=torch.int64)
+            return cls(none, none.reshape(0, 1).bool(), none.reshape(0, 1).bool(), none, none, none)
+        batch = rows.batch(indices)
+        ids_BT, labels = batch["input_ids"], batch["labels"]
+        read_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+        if labels.ndim == 1:
+            read_BT[:, 0] = labels != IGNORED
+            targets = labels[read_BT[:, 0]]
+        else:
+            read_BT[:, :-1] = labels[:, 1:] != IGNORED
+            targets = labels[:, 1:][read_BT[:, :-1]]
+        kept_B = read_BT.any(dim=1)
+        # A row without tokens is the token that pads it: something has to be read.
+        real_BT = (batch["attention_mask"].bool() | read_BT) & kept_B[:, None]
+        return cls(kept_B.nonzero()[:, 0], real_BT, read_BT, ids_BT[real_BT], positions(ids_BT)[real_BT], targets)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        counts: list[int] = self.real.sum(dim=1)[self.kept].tolist()
+        return counts
+
+    @cached_property
+    def reads(self) -> list[int]:
+        counts: list[int] = self.read.sum(dim=1)[self.kept].tolist()
+        return counts
+
+    @cached_property
+    def inside(self) -> torch.Tensor:
+        """The places of the read tokens in their rows."""
+        return torch.arange(self.read.shape[1]).expand(self.read.shape)[self.read]

@@ -1,0 +1,244 @@
+"""Packed passes: rows without padding, the last layer on the tokens that count, the frozen layers from before."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fedtune.adapters.shift import NO_SHIFT, Shift
+from fedtune.cohort.attention import rows_apart
+from fedtune.cohort.base import Part, Predicted
+from fedtune.cohort.cache import RowCache
+from fedtune.cohort.keys import image_keys, text_keys
+from fedtune.cohort.lane import Lane
+from fedtune.cohort.lowest import lowest_layer
+from fedtune.cohort.pack import Positions, classes, counted, images, pack
+from fedtune.cohort.prefix import Begun, Prefix, configs_of
+from fedtune.cohort.prune import why_not_pruned
+from fedtune.cohort.spill import Spill
+from fedtune.cohort.stream import Stream
+from fedtune.cohort.tail import Stack
+from fedtune.data.rows import EncodedRows
+from fedtune.errors import ModelError
+from fedtune.split.family import check_split_task, family_of
+from fedtune.training.resident import Resident
+
+LAYER, PROJECTION = 12, 1
+"""What a layer costs a token in squares of the model's width, and what a projection does."""
+
+
+def why_not_packed(resident: Resident) -> str | None:
+    """Why this model's passes are plain ones, to stand behind "because"; None where they can be packed."""
+    model = resident.attached.model
+    if resident.parts is not None:
+        return "the model is split"
+    try:
+        family = family_of(model.config)
+        check_split_task(resident.recipe.model.task, family)
+        family.layers_of(model.get_submodule(str(model.base_model_prefix)))
+    except (ModelError, AttributeError):
+        return f"fedtune does not know where a {type(model).__name__} keeps its layers"
+    if any(getattr(module, "sliding_window", None) for module in model.modules()):
+        return "its attention has a sliding window"
+    if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "add_cross_attention", False):
+        return "it has an encoder beside its decoder"
+    if getattr(model.config, "reorder_and_upcast_attn", False):
+        return "its attention is computed in another order"
+    return None
+
+
+class PackedPass:
+    """Passes of a model of a known family (`why_not_packed` says None), as `fedtune.cohort.base.Pass` has it.
+
+    Guarantees: the same numbers as a plain pass up to rounding. `lane` may be None where one client's own layers are in
+    the model.
+    """
+
+    def __init__(
+        self,
+        resident: Resident,
+        lane: Lane | None,
+        *,
+        room_bytes: int | None = None,
+        spill: Spill | None = None,
+        prune: bool = True,
+        keep: bool = True,
+        project: bool = True,
+    ) -> None:
+        """`room_bytes` and `spill` are for what is kept of rows, by default a quarter of the free memory and no disk.
+
+        `prune`, `keep` and `project` switch off the pruned last layer, the kept frozen layers and their projections.
+        """
+        self._resident, self._lane = resident, lane
+        model: Any = resident.attached.model
+        self._stack = Stack(model, family_of(model.config))
+        self._configs = configs_of(model)
+        self._tokens = 1
+        self._positions = _positions(self._stack)
+        self.unpruned = why_not_pruned(self._stack, resident.device) if prune else "it was not asked for"
+        """Why the last layer computes all tokens; None where it computes those that count."""
+        lowest = lowest_layer(resident, self._stack.family)
+        self.unkept = _why_not_kept(resident, lowest) if keep else "it was not asked for"
+        """Why nothing is kept of rows; None where the frozen layers' results are."""
+        self._prefix: Prefix | None = None
+        if self.unkept is None and isinstance(lowest, int):
+            room = _free(resident.device) // 4 if room_bytes is None else room_bytes
+            selects = self.unpruned is None and lowest == len(self._stack.layers) - 1
+            trained = list(resident.attached.parameters().values())
+            cache = RowCache(room, spill)
+            self._prefix = Prefix(self._stack, lowest, cache, trained, selects=selects, project=project)
+
+    def begin(self, shift: Shift = NO_SHIFT) -> None:
+        """Say what is added to the base weights in the passes that follow."""
+        if self._prefix is not None:
+            self._prefix.begin(shift)
+
+    def close(self) -> None:
+        """Forget what is kept of rows."""
+        if self._prefix is not None:
+            self._prefix.cache.close()
+
+    def tokens(self, part: Part) -> list[int]:
+        """What each row costs, in tokens that go through all layers: one that is kept up to the last costs little."""
+        rows, indices = part
+        if self._images:
+            lengths, reads = [self._image_tokens(rows, indices)] * len(indices), [1] * len(indices)
+        elif isinstance(rows, EncodedRows) and rows.classes is not None:
+            lengths, reads = rows.lengths[list(indices)].tolist(), [1] * len(indices)
+        else:
+            batch = rows.batch(indices)
+            lengths, labels = batch["attention_mask"].sum(dim=1).tolist(), batch["labels"]
+            reads = [1] * len(indices) if labels.ndim == 1 else (labels[:, 1:] >= 0).sum(dim=1).tolist()
+        each, read = self._shares()
+        return [max(1, round(length * each + count * read)) for length, count in zip(lengths, reads, strict=True)]
+
+    def logits(self, parts: Sequence[Part]) -> Predicted:
+        """One forward pass over all parts; empty, and without a graph, where no row has a target."""
+        with self._resident.autocast():
+            return self._image_logits(parts) if self._images else self._text_logits(parts)
+
+    def notes(self) -> str:
+        """How passes are computed, for a person."""
+        said = [] if self._images else ["rows end to end without padding"]
+        if self._prefix is not None:
+            said.append(_kept_words(self._prefix))
+        if self.unpruned is None:
+            some = "answer tokens" if self._stack.family.task == "causal-lm" else "class token"
+            said.append(f"last layer on the {some} alone")
+        return "; ".join(said)
+
+    def _text_logits(self, parts: Sequence[Part]) -> Predicted:
+        device = self._resident.device
+        packed = pack(parts, self._positions, device)
+        if packed is None:
+            return self._nothing()
+        begun = None
+        if self._prefix is not None and self._prefix.usable:
+            begun = self._prefix.texts(packed, text_keys(packed))
+        position_ids = packed.positions.unsqueeze(0).to(device)
+        inputs = {"position_ids": position_ids}
+        if begun is None:
+            inputs["input_ids"] = packed.ids.unsqueeze(0).to(device)
+        with rows_apart(self._configs, packed.stream.all_to_all):
+            logits = self._run(inputs, packed.stream, begun)
+        return Predicted(logits, packed.targets.to(device), packed.owners.to(device))
+
+    def _image_logits(self, parts: Sequence[Part]) -> Predicted:
+        device = self._resident.device
+        parts = [part for part in parts if len(part[1])] if self._lane is None else parts
+        targets = torch.cat([classes(part) for part in parts if len(part[1])]).to(device)
+        flat = [(rows, index) for rows, indices in parts for index in indices]
+        if self._prefix is not None and self._prefix.usable:
+            keys = [key for rows, indices in parts for key in (image_keys(rows, indices) if indices else ())]
+            begun = self._prefix.images(keys, lambda some: _pixels([flat[place] for place in some]))
+            stream = images(parts, begun.hidden.shape[1], device)
+            logits = self._run({}, stream, begun)
+        else:
+            stream = images(parts, self._image_tokens(*parts[0]), device)
+            logits = self._run({"pixel_values": _pixels(flat).to(device)}, stream, None)
+        return Predicted(logits, targets, torch.arange(len(targets), device=device))
+
+    def _run(self, inputs: dict[str, torch.Tensor], stream: Stream, begun: Begun | None) -> torch.Tensor:
+        prune = self.unpruned is None
+        if self._lane is not None:
+            self._lane.layout = stream.layout(selects=prune)
+        if begun is None or self._prefix is None:
+            return self._stack.run(inputs, stream, prune=prune)
+        inputs = inputs | {self._stack.family.hidden: begun.hidden}
+        return self._stack.run(inputs, stream, first=self._prefix.layer, known=begun.known, prune=prune)
+
+    def _nothing(self) -> Predicted:
+        config, device = self._stack.model.config, self._resident.device
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        width = config.vocab_size if self._stack.family.task == "causal-lm" else config.num_labels
+        return Predicted(torch.zeros(0, width, device=device), none, none)
+
+    def _shares(self) -> tuple[float, float]:
+        """What a token costs that is not read, and one that is beside that; 1 for one that goes through all layers."""
+        layers, written = len(self._stack.layers), 3
+        usable = self._prefix is not None and self._prefix.usable
+        first = self._prefix.layer if usable and self._prefix is not None else 0
+        known = len(self._prefix.projections) if usable and self._prefix is not None else 0
+        each, read = (layers - first) * LAYER - known * PROJECTION, 0
+        if self.unpruned is None and first < layers:
+            moved = LAYER - (written - 1) * PROJECTION
+            each, read = each - moved, moved
+            each += PROJECTION if known and first == layers - 1 else 0
+        return max(each, PROJECTION) / (layers * LAYER), read / (layers * LAYER)
+
+    @property
+    def _images(self) -> bool:
+        return self._stack.family.task == "image-classification"
+
+    def _image_tokens(self, rows: Any, indices: Sequence[int]) -> int:
+        """Patches and the class token."""
+        if self._tokens == 1 and len(indices):
+            pixels = rows.batch(indices[:1])["pixel_values"].to(self._resident.device)
+            with torch.no_grad():
+                self._tokens = self._stack.base.get_submodule(self._stack.family.embeddings)(pixels).shape[1]
+        return self._tokens
+
+
+def _positions(stack: Stack) -> Positions:
+    """RoBERTa counts from behind its padding token's number, and leaves that token out; the others from 0."""
+    if stack.family.name != "roberta":
+        return counted
+    embeddings: Any = stack.base.get_submodule(stack.family.embeddings)
+    padding = embeddings.padding_idx
+    return lambda ids_BT: embeddings.create_position_ids_from_input_ids(ids_BT, padding)
+
+
+def _why_not_kept(resident: Resident, lowest: int | str) -> str | None:
+    training, rounds = resident.recipe.training, resident.recipe.federation.rounds
+    if isinstance(lowest, str):
+        return lowest
+    if lowest == 0:
+        return "the first layer is trained"
+    if training.steps is None and training.epochs * rounds == 1:
+        return "each row is read once"
+    return None
+
+
+def _kept_words(prefix: Prefix) -> str:
+    last = prefix.layer - 1
+    layers = "layer 0 kept" if last == 0 else f"layers 0-{last} kept"
+    return f"{layers} with the next one's projections" if prefix.projections else layers
+
+
+def _pixels(rows: Sequence[tuple[Any, int]]) -> torch.Tensor:
+    """(n, C, H, W) of rows of several tables, neighbours of one table read together."""
+    runs: list[tuple[Any, list[int]]] = []
+    for table, index in rows:
+        if runs and runs[-1][0] is table:
+            runs[-1][1].append(index)
+        else:
+            runs.append((table, [index]))
+    return torch.cat([table.batch(indices)["pixel_values"] for table, indices in runs])
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of memory that nobody uses."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
