@@ -75,18 +75,15 @@ def _send(job: Job, client: str, paid: _Paid, outcome: LocalResult | Exception) 
 
 
 def _train_each(bench: Bench, cohort: list[Assignment]) -> Iterator[LocalResult | Exception]:
-    """One outcome a client; results come in order, so the client after the last good one is the one that failed."""
-    while cohort:
-        done = 0
+    """One outcome a client, in order."""
+    results = bench.step.train(cohort)
+    while True:
         try:
-            for result in bench.step.train(cohort):
-                done += 1
-                yield result
+            yield next(results)
+        except StopIteration:
             return
         except Exception as error:
-            done += 1
             yield error
-        cohort = cohort[done:]
 
 
 def _evaluate(job: Job, clients: list[str]) -> Iterator[Message]:

@@ -34,8 +34,8 @@ class SplitStep:
         self._resident, self._open = resident, open_body
 
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
-        """Train when asked for the next result; an error ends the iterator at the client that caused it."""
-        return (self._train(assignment) for assignment in cohort)
+        """Train when asked for the next result; an error is raised at its client, and the next can be asked for."""
+        return map(self._train, cohort)
 
     def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT, share: Share = NOBODY, /) -> Score:
         """Score a state on rows, through the body; `share` says whose rows they are."""

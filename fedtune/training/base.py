@@ -47,7 +47,8 @@ class LocalResult:
     """The sum of each trained tensor's learning rates over the local steps, by name: SCAFFOLD divides by it. Zero where
     no step was taken."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """`loss`: mean training loss over the local steps, absent without steps; `steps`; `seconds`: wall-clock time."""
+    """`loss`: mean training loss over the local steps, absent without steps; `steps`; `seconds`: wall-clock time, of
+    clients that were trained together an even share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class LocalStep(Protocol):
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
         """Yield one result a client, in the cohort's order.
 
-        Raises TrainingError and its like at the client that failed, which ends the iterator: hand in the rest again.
+        Raises TrainingError and its like at the client that failed; the iterator goes on with the next one after that.
         """
         ...
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from fedtune.cohort.step import CohortStep
 from fedtune.errors import RunError
 from fedtune.split.base import OpenBody
 from fedtune.split.local import local_bodies
@@ -13,7 +14,7 @@ from fedtune.training.resident import Resident
 from fedtune.training.sequential import SequentialStep
 
 STEPS: Mapping[str, Callable[[Resident], LocalStep]] = MappingProxyType(
-    {"none": SequentialStep, "client": SequentialStep, "example": PrivateStep}
+    {"none": CohortStep, "client": CohortStep, "example": PrivateStep}
 )
 """By `privacy.unit`: under `client` the steps are plain, and the update is clipped as a whole."""
 

@@ -50,12 +50,12 @@ class PrivateStep:
         self._seen_apart = False
 
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
-        """Train when asked for the next result; an error ends the iterator at the client that caused it.
+        """Train when asked for the next result; an error is raised at its client, and the next can be asked for.
 
         Raises PrivacyError where the model or the adapter is not fit for private steps, TrainingError where the memory
         does not suffice or the noise drove the weights to infinity.
         """
-        return (self._train(assignment) for assignment in cohort)
+        return map(self._train, cohort)
 
     def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT, _share: Share = NOBODY, /) -> Score:
         """Score a state on rows, on base weights that `shift` was added to; what becomes of the score is not decided

@@ -1,6 +1,7 @@
 """The plain way through a cohort: one client after another on the resident model."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.data.base import Rows
@@ -24,8 +25,8 @@ class SequentialStep:
         self._resident = resident
 
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
-        """Train when asked for the next result; an error ends the iterator at the client that caused it."""
-        return (train_client(self._resident, assignment) for assignment in cohort)
+        """Train when asked for the next result; an error is raised at its client, and the next can be asked for."""
+        return map(partial(train_client, self._resident), cohort)
 
     def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT, _share: Share = NOBODY, /) -> Score:
         """Score a state on rows, on base weights that `shift` was added to."""
