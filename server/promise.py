@@ -2,13 +2,18 @@
 
 from fedtune.privacy.plan import Plan, plan_of
 from fedtune.recipe import Recipe
+from fedtune.split.release import release_of, said
 
 
 def promise(recipe: Recipe) -> str:
-    """ε, δ, unit, neighbouring relation, noise and sampling of a recipe; empty where it promises nothing."""
+    """ε, δ, unit, neighbouring relation, noise and sampling of a recipe; empty where it promises nothing.
+
+    Of noise on a split model's activations what it promises for them alone, for clients of any number of rows.
+    """
     plan = plan_of(recipe)
     if plan is None:
-        return ""
+        release = release_of(recipe)
+        return "" if release is None else said(release)
     from fedtune.privacy.accounting import epsilon_of
 
     epsilon = epsilon_of(plan.planned(), plan.delta)

@@ -53,6 +53,7 @@ def _run(grid: Grid, folder: RunFolder, listener: Listener) -> None:
     setting = Setting(recipe, folder, home, scoring_step(home), central_rows(recipe, home.loaded))
     if sentence := promise(recipe):
         listener.noted(sentence)
+        folder.describe(promise=sentence)
     engine = Engine(grid, setting, listener)
     position = engine.run()
     write_adapter(setting, listener)

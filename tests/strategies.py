@@ -185,20 +185,24 @@ def splits(draw: st.DrawFn, others: dict[Path, Any]) -> dict[Path, Any]:
     head, tail, tokens = draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(st.sampled_from([0, 5]))
     place = draw(st.sampled_from(["input", "cut"])) if tokens else "input"
     noise, activations = draw(st.sampled_from([0.0, 0.5])), draw(st.sampled_from(["fp16", "topk"]))
+    trains_head, keep = head > 0 and draw(st.booleans()), draw(st.floats(0.1, 1))
+    if noise:
+        tokens, place, trains_head, keep = 0, "input", False, 1.0
     return {
         ("split", "head_layers"): head,
         ("split", "tail_layers"): tail if kind == "full" else tail + 1,
-        ("split", "train_head"): head > 0 and draw(st.booleans()),
+        ("split", "train_head"): trains_head,
         ("split", "prompt_tokens"): tokens,
         ("split", "prompt_at"): place,
         ("split", "deep_prompts"): tokens > 0 and place == "input" and draw(st.booleans()),
         ("split", "local_epochs"): 0 if scaffold else draw(st.integers(0, 2)),
-        ("split", "keep"): draw(st.floats(0.1, 1)),
+        ("split", "keep"): keep,
         ("split", "activations"): activations,
         ("split", "topk"): draw(st.floats(0.1, 1)) if activations == "topk" else 0.1,
         ("split", "in_flight"): draw(st.integers(1, 9)),
         ("split", "noise_multiplier"): noise,
         ("split", "clip"): draw(st.floats(0.1, 9)) if noise else 1.0,
+        ("split", "delta"): 1e-5 if noise else None,
         ("adapter", "init"): "random" if kind in ("ravan", "square") else others[("adapter", "init")],
         ("adapter", "init_source"): "",
         ("model", "quantization"): "none",

@@ -13,6 +13,7 @@ Examples:
   fedtune split plan mnist-sfprompt
   fedtune split plan mnist-sfprompt --memory 200 --set split.activations=int8
   fedtune split plan my.toml --rows 500 --tokens 64 --json
+  fedtune split plan my.toml --set split.noise_multiplier=10 --set split.delta=1e-5
 """
 USUAL_ROWS = 100
 """Rows of a client where neither the recipe nor `--rows` says."""
@@ -36,8 +37,8 @@ def plan(
     """Print what every cut of RECIPE's model costs a client: memory, FLOPs, bytes; and recommend one.
 
     All heads for the recipe's tail, and all tails for its head, beside federated full fine-tuning and LoRA, with the
-    number of sample passes a round from which those send less. Of the model nothing but its config is read: it need not
-    fit into this machine, nor be here whole.
+    number of sample passes a round from which those send less; and what noise on the activations promises. Of the model
+    nothing but its config is read: it need not fit into this machine, nor be here whole.
     """
     from rich.console import Console
 
@@ -45,15 +46,19 @@ def plan(
     from fedtune.recipe.load import load_recipe
     from fedtune.split.plan import as_json, plan_split
     from fedtune.split.recommend import recommend
+    from fedtune.split.release import as_json as promised
+    from fedtune.split.release import release_of
 
     loaded, counted = _counted(load_recipe(recipe, overrides), rows)
     planned = plan_split(loaded, rows=counted, tokens=tokens)
     best = recommend(planned, tail=loaded.split.tail_layers, limit=None if memory is None else memory * 1e6)
+    release = release_of(loaded, rows=counted)
     if as_text:
         chosen = {"cut": as_json(planned)["cuts"][planned.cuts.index(best.cut)]["cut"]}
-        click.echo(json.dumps({**as_json(planned), "recommended": chosen | {"reason": best.reason}}, indent=2))
+        more = {"recommended": chosen | {"reason": best.reason}, "release": release and promised(release)}
+        click.echo(json.dumps({**as_json(planned), **more}, indent=2))
         return
-    show(planned, best, Console())
+    show(planned, best, Console(), release=release)
 
 
 def _counted(recipe: "Recipe", rows: int | None) -> "tuple[Recipe, int]":

@@ -6,6 +6,7 @@ from rich.table import Table
 from fedtune.runs.words import bytes_text
 from fedtune.split.plan import CutCost, SplitPlan
 from fedtune.split.recommend import Recommendation
+from fedtune.split.release import Release, said
 
 CAPTION = (
     "cut: layers of head+body+tail; FLOPs: the client's in an optimiser step; share: of its round in that of full "
@@ -14,8 +15,8 @@ CAPTION = (
 _UNITS = ("", "k", "M", "G", "T", "P")
 
 
-def show(plan: SplitPlan, best: Recommendation, console: Console) -> None:
-    """Print every cut, the federated rounds beside them, the recommendation and its warnings."""
+def show(plan: SplitPlan, best: Recommendation, console: Console, *, release: Release | None = None) -> None:
+    """Print every cut, the federated rounds beside them, the recommendation, its warnings, and what noise promises."""
     work = plan.work
     console.print(
         f"{plan.model}: {plan.layers} layers, {plan.tokens} tokens a row; a client of {work.rows:,} rows, steps of "
@@ -36,6 +37,8 @@ def show(plan: SplitPlan, best: Recommendation, console: Console) -> None:
     )
     for warning in best.warnings:
         console.print(f"[yellow]note:[/] {warning}.", highlight=False, soft_wrap=True)
+    if release is not None:
+        console.print(f"noise on {said(release)}.", highlight=False, soft_wrap=True)
 
 
 def _cuts(plan: SplitPlan, best: Recommendation) -> Table:

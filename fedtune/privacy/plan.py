@@ -168,7 +168,7 @@ def _example(recipe: Recipe, sigma: float, plan: Plan) -> Plan:
         start_events=start if recipe.adapter.init == "dp-gradient" else (),
         round_events=(Event(noise_multiplier=sigma, sampling_rate=plan.sampling_rate, count=steps),) if steps else (),
         evaluation_events=(Event(noise_multiplier=section.metrics_noise, purpose="metrics"),) if noised else (),
-        evaluations=_evaluations(recipe) if noised else 0,
+        evaluations=planned_evaluations(recipe) if noised else 0,
     )
 
 
@@ -204,7 +204,7 @@ _PLANS: Mapping[str, Callable[[Recipe, float, Plan], Plan]] = MappingProxyType(
 )
 
 
-def _evaluations(recipe: Recipe) -> int:
+def planned_evaluations(recipe: Recipe) -> int:
     """Federated evaluations of the planned rounds: before the first, by `evaluate_every`, and after the last."""
     rounds, every = recipe.federation.rounds, recipe.federation.evaluate_every
     return len({0, rounds} | (set(range(every, rounds + 1, every)) if every else set()))

@@ -52,11 +52,11 @@ def _head_of_a_language_model(r: Recipe) -> str | None:
     return 'adapter.head = true has no effect: model.task = "causal-lm" has no classification head'
 
 
-@advises("split.noise_multiplier", "privacy.unit")
-def _noise_that_nobody_counts(r: Recipe) -> str | None:
+@advises("split.noise_multiplier", "split.delta")
+def _noise_on_activations_alone(r: Recipe) -> str | None:
     if not r.split.noise_multiplier:
         return None
     return (
-        "split.noise_multiplier blurs the activations that leave a client, and promises nothing: rows leave again and "
-        "again, and neither that nor the gradients that follow is accounted for; measure what it is worth by an attack"
+        "split.noise_multiplier covers the activations of each row and nothing else: what is trained goes up without "
+        "noise at the end of each round; `fedtune split plan` says what it comes to over all rounds"
     )

@@ -39,8 +39,10 @@ def _split_under_privacy(r: Recipe) -> str | None:
         return None
     return (
         f'privacy.unit = "{r.privacy.unit}" covers what clients upload at the end of a round; a split model also sends '
-        "activations and gradients of single rows at every step, which no accountant counts here; take [split] out to "
-        'train under privacy, or set unit = "none" and promise nothing'
+        "activations of single rows at every step, so that the coordinator sees which rows are in it and no sampling "
+        "hides them: their noise (split.noise_multiplier) is accounted for by itself and not composed with this; take "
+        '[split] out to train under privacy, or set unit = "none", where the noise on the activations promises what it '
+        "does for them alone"
     )
 
 
@@ -89,13 +91,6 @@ def _share_of_other_activations(r: Recipe) -> str | None:
         f'split.topk is read by activations = "topk" alone, and activations is "{r.split.activations}"; set the one or '
         "take the other out"
     )
-
-
-@refuses("split.clip", "split.noise_multiplier")
-def _clip_without_noise(r: Recipe) -> str | None:
-    if r.split.clip == SplitSection().clip or r.split.noise_multiplier:
-        return None
-    return "split.clip is read where there is noise; set split.noise_multiplier above 0, or take clip out"
 
 
 @refuses("adapter.kind", "split.tail_layers")

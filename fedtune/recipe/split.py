@@ -38,9 +38,12 @@ class SplitSection(Section):
     in_flight: int = Field(4, ge=1, le=64)
     """Micro-batches on their way at once; more than one needs training.accumulate above 1."""
     noise_multiplier: float = Field(0.0, ge=0)
-    """Gaussian noise on the activations that leave, over `clip`; 0 adds none, and promises nothing."""
+    """Standard deviation of the normal noise on every number of the activations that leave, over `clip`; 0 adds none,
+    and promises nothing. With noise, ε is stated for the activations of each row, and for nothing else that leaves."""
     clip: float = Field(1.0, gt=0)
-    """The norm that a row's activations are clipped to where there is noise."""
+    """The Euclidean norm that all activations of one row, of one pass, are clipped to where there is noise."""
+    delta: float | None = Field(None, gt=0, lt=0.1)
+    """δ of what the noise promises: required with noise; below one over the number of rows, for example 1e-5."""
 
     @property
     def active(self) -> bool:

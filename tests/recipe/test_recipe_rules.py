@@ -216,7 +216,10 @@ TIPS = {
     "_four_bits_on_a_cpu": (["model.quantization=nf4", "training.device=cpu"], "needs a CUDA GPU"),
     "_private_gradients_travel": (["adapter.init=private-gradient"], "upload a whole gradient"),
     "_scaffold_counts_every_client_alike": (["training.scaffold=true"], "every client alike"),
-    "_noise_that_nobody_counts": (["split.head_layers=1", "split.noise_multiplier=1"], "promises nothing"),
+    "_noise_on_activations_alone": (
+        ["split.head_layers=1", "split.noise_multiplier=1", "split.delta=1e-5"],
+        "and nothing else",
+    ),
     "_head_of_a_language_model": (["model.task=causal-lm", "adapter.head=true"], "has no effect"),
 }
 

@@ -20,7 +20,7 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
     "_split_under_privacy": (
         SPLIT,
         {"privacy.unit": '"client"', "privacy.epsilon": "3.0", "privacy.delta": "1e-5", "privacy.noise": '"client"'},
-        "which no accountant counts",
+        "not composed with this",
         {"split.head_layers": OPEN},
     ),
     "_head_without_layers": (
@@ -38,7 +38,6 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
         {"split.prompt_at": '"input"'},
     ),
     "_share_of_other_activations": (SPLIT, {"split.topk": "0.2"}, "is read by", {"split.activations": '"topk"'}),
-    "_clip_without_noise": (SPLIT, {"split.clip": "2.0"}, "where there is noise", {"split.noise_multiplier": "1.0"}),
     "_adapter_without_a_layer": (LORA, {"split.tail_layers": "0"}, "leaves none", {"adapter.kind": '"full"'}),
     "_library_adapters_of_a_split_model": (
         SPLIT,

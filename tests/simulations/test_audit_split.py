@@ -1,6 +1,7 @@
 """The audit of a split: it reads what is there, and never calls a guess a recovery."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from rich.console import Console
 from sklearn.linear_model import Ridge as Oracle
 
 from fedtune.recipe import Recipe
@@ -20,7 +22,7 @@ from simulations.audit.split.result import SplitAudit
 from simulations.audit.split.ridge import STRENGTHS, Ridge
 from simulations.audit.split.run import Extent, audit_split
 from simulations.audit.split.seen import Observer, Seen
-from simulations.audit.split.show import verdict
+from simulations.audit.split.show import show, verdict
 from tests.factories import SENTENCES
 from tests.split.split_models import LAYERS, batch, folder, section
 
@@ -75,9 +77,16 @@ class TestTexts:
         assert "not private" in verdict(of_texts)
 
     def test_noise_that_drowns_the_activations_leaves_a_guess(self, texts):
-        drowned = audit_split(recipe("bert", texts, noise_multiplier=1000.0), SMALL)
+        noise = {"noise_multiplier": 1000.0, "delta": 1e-5, "prompt_tokens": 0}
+        drowned = audit_split(recipe("bert", texts, **noise), SMALL)
         assert not any(leak.recovers for leak in drowned.leaks)
         assert "no proof" in verdict(drowned)
+        console = Console(file=StringIO(), width=400)
+        show(drowned, console)
+        promised = drowned.as_json()["release"]
+        assert (promised["sendings"], promised["mu"]) == (3, pytest.approx(0.002 * 3**0.5))
+        assert promised["statement"] in console.file.getvalue()
+        assert "of the one sending attacked here: ε = 0.00" in console.file.getvalue()
 
     def test_a_causal_lm_is_looked_up_too(self, tmp_path):
         draw = np.random.default_rng(1)

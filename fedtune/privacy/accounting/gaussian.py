@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_ndtr, ndtr
+from scipy.optimize import brentq
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from fedtune.privacy.accounting.loss import Loss
 
@@ -16,6 +17,10 @@ FLOOR = 1e-12
 SLACK = 1e-15
 """Rounding of a δ near one."""
 SMALLEST, GREATEST = 1e-9, 1e9
+SOLVED = 1e3
+"""μ up to which ε is solved for; beyond it e^ε is too coarse in doubles, and the bound is as good as exact."""
+UPWARDS = 1 + 1e-9
+"""How far a root is moved to the safe side."""
 
 
 class Cells(NamedTuple):
@@ -32,6 +37,21 @@ def gaussian_delta(mu: float, epsilons: ArrayLike) -> Floats:
     epsilon = np.asarray(epsilons, dtype=np.float64)
     lower = np.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu))
     return np.asarray(np.maximum(ndtr(mu / 2 - epsilon / mu) - lower, 0))
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """The least ε >= 0 at which the Gaussian mechanism keeps `delta`, rounded up; `delta` in (0, 1), `mu` positive.
+
+    The root of `gaussian_delta` below the ε at which its first term alone is `delta`: μ²/2 + μ·z, with z the normal
+    quantile of 1 - δ. For μ above `SOLVED` it is that ε itself, which is an upper bound.
+    """
+    most = mu * mu / 2 - mu * float(ndtri(delta))
+    if most <= 0 or float(gaussian_delta(mu, 0.0)) <= delta:
+        return 0.0
+    if mu > SOLVED:
+        return most * UPWARDS
+    root = brentq(lambda epsilon: float(gaussian_delta(mu, epsilon)) - delta, 0.0, most * UPWARDS, xtol=1e-13)
+    return float(root) * UPWARDS
 
 
 def covering_mu(loss: Loss) -> float:

@@ -3,9 +3,10 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fedtune.runs.atomic import storage_errors, write_atomically
+from fedtune.split.release import Release, as_json
 
 FORMAT = "fedtune split audit 1"
 SURE = 3.0
@@ -74,6 +75,8 @@ class SplitAudit:
     leaks: tuple[Leak, ...]
     labels: LabelLeak | None
     """None where no gradient leaves the client, or where labels are the text itself."""
+    release: Release | None
+    """What the noise promises, whatever the attack; None without noise."""
     recipe_fingerprint: str
     seconds: float
     format: str = FORMAT
@@ -85,4 +88,8 @@ class SplitAudit:
     def write(self, path: Path) -> None:
         """Write the JSON; raises RunError where the disk does not take it."""
         with storage_errors(path):
-            write_atomically(path, json.dumps(asdict(self), indent=2).encode())
+            write_atomically(path, json.dumps(self.as_json(), indent=2).encode())
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values, by field; of the release what it promises."""
+        return {**asdict(self), "release": self.release and as_json(self.release)}

@@ -16,6 +16,7 @@ from fedtune.recipe import Recipe
 from fedtune.seeds import generator
 from fedtune.split.cut import cut_of
 from fedtune.split.outline import read_config
+from fedtune.split.release import release_of
 from simulations.audit.split.attack import read_images, read_texts
 from simulations.audit.split.label_audit import audit_labels
 from simulations.audit.split.result import Leak, SplitAudit
@@ -53,6 +54,7 @@ def audit_split(
     """
     started = time.monotonic()
     recipe = _split(with_labels(recipe) if recipe.data.source else recipe)
+    release = release_of(recipe)
     layers = int(read_config(recipe.model).num_hidden_layers)
     cut = cut_of(recipe.split, read_config(recipe.model))
     observer = Observer(recipe, layers, noise=noise)
@@ -78,6 +80,7 @@ def audit_split(
         clip=recipe.split.clip,
         leaks=tuple(found),
         labels=audit_labels(recipe, cut, private, noise=noise),
+        release=release,
         recipe_fingerprint=recipe.fingerprint(),
         seconds=time.monotonic() - started,
     )

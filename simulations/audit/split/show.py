@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedtune.runs.words import percent_text, seconds_text
+from fedtune.split.release import said, shown
 from simulations.audit.split.result import LabelLeak, Leak, SplitAudit
 
 WHAT = {
@@ -26,6 +27,10 @@ def show(result: SplitAudit, console: Console) -> None:
     console.print(f"{WHAT[result.measure]}, by layers in the head:")
     console.print(_leaks(result))
     console.print(_labels(result.labels), highlight=False, soft_wrap=True)
+    if result.release is not None:
+        once = shown(result.release, 1)
+        console.print(f"the noise promises, of the one sending attacked here: {once}", highlight=False, soft_wrap=True)
+        console.print(f"and of the run: {said(result.release)}", highlight=False, soft_wrap=True)
     console.print(verdict(result), style="bold", highlight=False, soft_wrap=True)
 
 
