@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedtune.models.dropout import chances
 from fedtune.models.head import is_inside
 
 SAMPLES = 61
@@ -58,7 +59,11 @@ def _config_text(config: Any) -> str:
     if config is None:
         return ""
     defaults = _defaults(config)
-    told = {k: v for k, v in config.to_dict().items() if k not in VOLATILE and (k not in defaults or defaults[k] != v)}
+    # Nor what is dropped in training: a recipe may say otherwise, and the base computes the same.
+    passed_over = VOLATILE | chances(config).keys()
+    told = {
+        k: v for k, v in config.to_dict().items() if k not in passed_over and (k not in defaults or defaults[k] != v)
+    }
     return json.dumps(told | {"model_type": config.model_type}, sort_keys=True, default=str)
 
 

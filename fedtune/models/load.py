@@ -10,6 +10,7 @@ from torch import nn
 
 from fedtune.errors import ModelError
 from fedtune.models.base import LoadedModel
+from fedtune.models.dropout import set_chances
 from fedtune.models.fingerprint import fingerprint
 from fedtune.models.head import head_modules, initialise_head, is_inside
 from fedtune.models.processor import load_processor
@@ -64,7 +65,10 @@ def load_weights(
 
 
 def load_config(section: ModelSection, source: ModelSource) -> Any:
-    """The config in the model's folder, its classes named; raises ModelError where the section's task does not fit."""
+    """The config in the model's folder, its classes named, its dropout the section's.
+
+    Raises ModelError where the section's task does not fit.
+    """
     from transformers import AutoConfig
 
     try:
@@ -75,6 +79,8 @@ def load_config(section: ModelSection, source: ModelSource) -> Any:
     check_task(section, config)
     for field, value in label_fields(section, config).items():
         setattr(config, field, value)
+    if section.dropout is not None:
+        set_chances(config, section.dropout)
     return config
 
 

@@ -26,3 +26,6 @@ class ModelSection(Section):
     """Images are resized to a square of this many pixels."""
     quantization: Literal["none", "nf4"] = "none"
     """`nf4` holds the base in 4 bits (QLoRA, arXiv 2305.14314); needs a CUDA GPU and bitsandbytes."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Every chance of the base model to drop numbers while it trains; its own unless given. 0 lets clients of a
+    simulation share passes, which is faster."""
