@@ -9,7 +9,7 @@ from fedtune.wire.envelope import MAX_MESSAGE_BYTES
 from protos.flower import Message, OwnGrid, fresh_message_id, isolate, make_reply, stamp
 from protos.names import node_id
 from protos.payload import from_content, to_content
-from simulations.workers import Answers
+from simulations.groups import Answers
 
 Handler = Callable[[Sequence[tuple[str, Message]]], Iterator[Message]]
 """Turns (client name, message) pairs into replies, in order; it may work on several clients at once."""

@@ -16,8 +16,9 @@ from fedtune.training.device import choose_device
 from server.app import make_app, run_config, run_folder
 from server.listener import Listener
 from simulations.cohort import CohortGrid, work_with
+from simulations.groups import Answers, Grouped
 from simulations.population import Population
-from simulations.workers import Answers, Workers, default_workers
+from simulations.workers import Workers, default_workers
 
 
 def simulate(
@@ -36,7 +37,7 @@ def simulate(
     # Loaded before workers are forked, which share its memory.
     bodies = local_bodies(recipe) if recipe.split.active else None
     workplace = Workplace(population, keep=keep, open_body=bodies)
-    with Workers(workplace, count) if count > 1 else nullcontext(workplace) as answers:
+    with Workers(workplace, count) if count > 1 else nullcontext(Grouped(workplace)) as answers:
         return run_with(recipe, population.names, answers, resume=resume, listener=listener)
 
 

@@ -7,25 +7,17 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Protocol
 
 import torch
 
 from fedtune.errors import RunError
+from simulations.groups import Answers, Cut, Jobs, groups
 
 _AHEAD = 2
-"""Jobs taken on for each worker before the first of their replies is collected."""
-
-
-class Answers(Protocol):
-    """What answers tasks: a workplace, or workers that each hold one."""
-
-    def answer_all(self, jobs: Sequence[tuple[str, bytes]]) -> Iterator[bytes]:
-        """The replies of (client, task) pairs, in order."""
-        ...
+"""Groups taken on for each worker before the first of their replies is collected."""
 
 
 def default_workers(device: torch.device) -> int:
@@ -34,29 +26,33 @@ def default_workers(device: torch.device) -> int:
 
 
 class Workers:
-    """A few forks of this process that answer tasks side by side.
+    """A few forks of this process that answer tasks side by side, a group of clients at a time.
 
-    Guarantees: replies come in the order of the jobs and are those of one process; no more than a few are held at once.
+    Guarantees: replies come in the order of the jobs and are those of one process that is handed the same groups; no
+    more than a few groups of them are held at once.
     Fork before anything else in this process has used torch's threads: set them to one first.
     """
 
-    def __init__(self, answers: Answers, count: int) -> None:
+    def __init__(self, answers: Answers, count: int, cut: Cut = groups) -> None:
+        """`cut` says which jobs are handed out together."""
+        self._cut = cut
         self._ends: list[Connection] = []
         self._processes = [self._fork(answers) for _ in range(count)]
 
-    def answer_all(self, jobs: Sequence[tuple[str, bytes]]) -> Iterator[bytes]:
+    def answer_all(self, jobs: Jobs) -> Iterator[bytes]:
         """The replies, in order; raises RunError where a worker has died."""
-        idle, running = deque(self._ends), dict[Connection, int]()
+        waiting = deque(self._cut(jobs))
+        first, ahead = 0, _AHEAD * len(self._ends) * max(map(len, waiting), default=0)
+        idle, running = deque(self._ends), dict[Connection, deque[int]]()
         done: dict[int, bytes] = {}
-        given = 0
         try:
             for position in range(len(jobs)):
                 while position not in done:
-                    while idle and given < min(len(jobs), position + _AHEAD * len(self._ends)):
-                        end = idle.popleft()
-                        _give(end, jobs[given])
-                        running[end] = given
-                        given += 1
+                    while idle and waiting and first < position + ahead:
+                        end, group = idle.popleft(), waiting.popleft()
+                        _give(end, group)
+                        running[end] = deque(range(first, first + len(group)))
+                        first += len(group)
                     _collect(running, done, idle)
                 yield done.pop(position)
         finally:
@@ -94,32 +90,47 @@ def _serve(answers: Answers, end: Connection, parents: tuple[Connection, ...]) -
     torch.set_num_threads(1)
     try:
         while True:
-            client = end.recv_bytes().decode()
-            end.send_bytes(next(answers.answer_all([(client, end.recv_bytes())])))
+            for reply in answers.answer_all(_take(end)):
+                end.send_bytes(reply)
     except (EOFError, OSError):
         return
 
 
-def _give(end: Connection, job: tuple[str, bytes]) -> None:
-    client, task = job
+def _give(end: Connection, group: Jobs) -> None:
+    """Hand out a group: how many, and each one's name and task; of a task that is the one before nothing is sent."""
+    before = b""
     try:
-        end.send_bytes(client.encode())
-        end.send_bytes(task)
+        end.send_bytes(str(len(group)).encode())
+        for client, task in group:
+            end.send_bytes(client.encode())
+            end.send_bytes(b"" if task == before else task)
+            before = task
     except OSError as error:
         raise _died() from error
 
 
-def _collect(running: dict[Connection, int], done: dict[int, bytes], idle: deque[Connection]) -> None:
-    """Take in what is ready, waiting for at least one reply."""
+def _take(end: Connection) -> Jobs:
+    """What `_give` has sent, all of it, before anything is answered: two ends that both send would wait for ever."""
+    jobs: list[tuple[str, bytes]] = []
+    for _ in range(int(end.recv_bytes())):
+        client, task = end.recv_bytes().decode(), end.recv_bytes()
+        jobs.append((client, task or jobs[-1][1]))
+    return jobs
+
+
+def _collect(running: dict[Connection, deque[int]], done: dict[int, bytes], idle: deque[Connection]) -> None:
+    """Take in what is ready, waiting for at least one reply; who has sent all of a group's is idle."""
     for end in wait(list(running)):
         if not isinstance(end, Connection):
             continue
-        position = running.pop(end)
         try:
-            done[position] = end.recv_bytes()
+            done[running[end].popleft()] = end.recv_bytes()
         except (EOFError, OSError) as error:
+            del running[end]
             raise _died() from error
-        idle.append(end)
+        if not running[end]:
+            del running[end]
+            idle.append(end)
 
 
 def _died() -> RunError:

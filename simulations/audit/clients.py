@@ -25,8 +25,8 @@ from fedtune.training.resident import Resident
 from fedtune.wire import Refusal, Task, Update, decode, encode
 from simulations.audit.setting import Released, Side, Told
 from simulations.audit.watched import Watched, sent_shapes
+from simulations.groups import Answers
 from simulations.population import Population
-from simulations.workers import Answers
 
 Reply = Callable[[str, Task], Update | Refusal | None]
 

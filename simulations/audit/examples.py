@@ -19,8 +19,8 @@ from fedtune.wire import Task
 from simulations.audit.probe import probe
 from simulations.audit.setting import Released, Side, Told
 from simulations.audit.watched import Watched
+from simulations.groups import Answers
 from simulations.population import Population
-from simulations.workers import Answers
 
 
 class ExampleCanaries:

@@ -12,7 +12,7 @@ from fedtune.data.base import ClientData
 from fedtune.errors import PrivacyError
 from fedtune.recipe import Recipe
 from fedtune.state import State
-from simulations.workers import Answers
+from simulations.groups import Answers
 
 SUFFIX = "-audit"
 """Of the name of an audited run."""

@@ -8,7 +8,7 @@ from fedtune.recipe import Recipe
 from fedtune.seeds import derive_seed
 from fedtune.state import Shapes, State
 from fedtune.wire import Message, Task, Update, decode
-from simulations.workers import Answers
+from simulations.groups import Answers
 
 Seen = Callable[[Task, str, State | None], None]
 """Told of a training task, its client, and the decoded update; None where the client refused."""

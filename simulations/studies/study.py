@@ -8,12 +8,13 @@ from pydantic import ValidationError
 
 from fedtune.errors import RunError
 from fedtune.recipe.load import parse_recipe
+from simulations.groups import Answers, singly
 from simulations.studies.cell import ROWS, Cells
 from simulations.studies.choose import choose_rates
 from simulations.studies.outcome import Journal, Outcome
 from simulations.studies.plan import Cell, Plan
 from simulations.studies.rows import divide
-from simulations.workers import Answers, Workers, default_workers
+from simulations.workers import Workers, default_workers
 
 Told = Callable[[Outcome, int, int], None]
 """Hears of an outcome, how many cells are done, and of how many."""
@@ -27,7 +28,7 @@ def carry_out(plan: Plan, folder: Path, told: Told, *, resume: bool = False, wor
     journal = Journal.open(folder, plan, resume=resume)
     torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
     count = default_workers(torch.device("cpu")) if workers is None else workers
-    with Workers(Cells(plan, folder), count) as answers:
+    with Workers(Cells(plan, folder), count, singly) as answers:
         data = parse_recipe(plan.base, (*plan.settings, *plan.splits[plan.tuning_split])).recipe.data
         divide(data, plan.test_rows, folder / ROWS, tuning_rows=plan.tuning_rows)
         _simulate(answers, plan.tuning_cells(), journal, plan, told)

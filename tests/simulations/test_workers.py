@@ -9,8 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedtune.errors import RunError
+from simulations.groups import LARGEST, Grouped, group_size, groups, singly
 from simulations.workers import Workers
 
 
@@ -44,6 +47,35 @@ def test_work_that_nobody_collects_does_not_disturb_the_next():
 def test_a_worker_that_dies_is_one_sentence():
     with Workers(Echo(), 2) as workers, pytest.raises(RunError, match="fewer --workers"):
         list(workers.answer_all([("c", b"a"), ("dies", b"b"), ("c", b"c")]))
+
+
+class Asked:
+    """Answers with the names of those that it was asked for together."""
+
+    def answer_all(self, jobs):
+        together = "+".join(client for client, _ in jobs).encode()
+        return (together + b":" + task for _, task in jobs)
+
+
+@given(count=st.integers(0, 300))
+def test_groups_are_cut_by_the_number_of_clients_alone(count: int):
+    jobs = [(f"c{i}", b"") for i in range(count)]
+    cut = groups(jobs)
+    assert [job for group in cut for job in group] == jobs
+    assert all(len(group) == group_size(count) for group in cut[:-1])
+    assert count < 8 * LARGEST or group_size(count) == LARGEST
+    assert len(cut) >= min(count, 5)
+
+
+def test_one_process_and_several_are_asked_for_the_same_groups():
+    jobs = [(f"c{i}", b"ab" if i < 20 else b"cd") for i in range(26)]
+    expected = list(Grouped(Asked()).answer_all(jobs))
+    assert expected[0] == b"c0+c1+c2+c3:ab"
+    for count in (1, 2, 3):
+        with Workers(Asked(), count) as workers:
+            assert list(workers.answer_all(jobs)) == expected
+    with Workers(Asked(), 2, singly) as workers:
+        assert list(workers.answer_all(jobs)) == [f"{name}:".encode() + task for name, task in jobs]
 
 
 @pytest.mark.processes
