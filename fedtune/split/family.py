@@ -76,6 +76,8 @@ FAMILIES: dict[str, Family] = {
         _encoder("distilbert", "transformer.layer", None),
         _decoder("llama"),
         _decoder("qwen2"),
+        _decoder("qwen3"),
+        _decoder("mistral"),
         Family("gpt2", "causal-lm", ("h",), "wte", norm="ln_f", positions="wpe", dropout="drop"),
     )
 }
@@ -85,7 +87,8 @@ FAMILIES: dict[str, Family] = {
 def family_of(config: Any) -> Family:
     """The family of a model's config.
 
-    Raises ModelError for an architecture that is not supported, and for one whose layers differ by their place.
+    Raises ModelError for an architecture that is not supported, and for one whose layers differ by their place or see
+    a sliding window.
     """
     family = FAMILIES.get(config.model_type)
     if family is None:
@@ -99,6 +102,11 @@ def family_of(config: Any) -> Family:
         raise ModelError(
             f"This {config.model_type} model cannot be split, because what its layers compute depends on their "
             f'number: set split.head_layers = "none", or use a model whose layers are all of one kind.'
+        )
+    if config.model_type == "mistral" and config.sliding_window is not None:
+        raise ModelError(
+            f"This mistral model cannot be split, because each of its tokens reads the last {config.sliding_window} "
+            'alone: set split.head_layers = "none", or use a version without a sliding window, as from 0.2 on.'
         )
     return family
 

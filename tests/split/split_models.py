@@ -50,6 +50,12 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "llama": ("Llama", "causal-lm", SIZES | NORMAL | {"num_key_value_heads": 1, "tie_word_embeddings": True}),
     "qwen2": ("Qwen2", "causal-lm", SIZES | NORMAL | {"num_key_value_heads": 1, "tie_word_embeddings": False}),
+    "qwen3": (
+        "Qwen3",
+        "causal-lm",
+        SIZES | NORMAL | {"num_key_value_heads": 1, "head_dim": 6, "tie_word_embeddings": True},
+    ),
+    "mistral": ("Mistral", "causal-lm", SIZES | NORMAL | {"num_key_value_heads": 1, "sliding_window": None}),
     "gpt2": (
         "GPT2",
         "causal-lm",

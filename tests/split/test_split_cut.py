@@ -95,13 +95,21 @@ class TestFamily:
             transformers.Qwen2Config(
                 num_hidden_layers=4, use_sliding_window=True, sliding_window=8, max_window_layers=2
             ),
+            transformers.Qwen3Config(
+                num_hidden_layers=4, use_sliding_window=True, sliding_window=8, max_window_layers=2
+            ),
             transformers.GPT2Config(scale_attn_by_inverse_layer_idx=True),
         ],
-        ids=["sliding windows", "scaled by number"],
+        ids=["sliding windows", "qwen3's sliding windows", "scaled by number"],
     )
     def test_whose_layers_depend_on_their_number_is_refused(self, config: transformers.PretrainedConfig) -> None:
         with pytest.raises(ModelError, match="depends on their number"):
             family_of(config)
+
+    def test_whose_tokens_read_a_window_is_refused(self) -> None:
+        assert family_of(transformers.MistralConfig(sliding_window=None)) is FAMILIES["mistral"]
+        with pytest.raises(ModelError, match="reads the last 4096 alone"):
+            family_of(transformers.MistralConfig())
 
     def test_does_one_task(self) -> None:
         check_split_task("causal-lm", FAMILIES["llama"])
