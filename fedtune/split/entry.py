@@ -44,6 +44,8 @@ class Entry:
     back: BackwardAsk | None = None
     answer: Answer | None = None
     """What was computed last and is not acknowledged."""
+    owed_since: float | None = None
+    """When the body had done what was asked, on the monotonic clock; None while it is at work."""
 
     @property
     def held_bytes(self) -> int:

@@ -26,11 +26,14 @@ class SplitLimits:
     """Clients with a session at once."""
     away_s: float = 30.0
     """So long the inputs and answers of a lost connection wait for the next; its graphs go at once."""
+    idle_s: float = 900.0
+    """So long a client may owe the body something: to take an answer, to send the gradient of one that it took, or
+    anything at all where nothing of it is there. Then its session ends. What the body itself owes takes its time."""
 
     def __post_init__(self) -> None:
         """Refuse values that could not work."""
-        if min(self.in_flight, self.max_clients) < 1 or self.away_s < 0:
-            raise TransportError("in_flight and max_clients must be at least 1, away_s at least 0")
+        if min(self.in_flight, self.max_clients) < 1 or self.away_s < 0 or self.idle_s <= 0:
+            raise TransportError("in_flight and max_clients must be at least 1, away_s at least 0, idle_s above 0")
         if not FP32_BYTES <= self.max_tensor_bytes <= self.max_bytes:
             raise TransportError(
                 f"max_tensor_bytes must be between {FP32_BYTES} and max_bytes, {self.max_bytes}; "

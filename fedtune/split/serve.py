@@ -16,6 +16,8 @@ from fedtune.split.limits import SplitLimits
 from fedtune.split.session import Session
 from fedtune.split.worker import Worker
 
+IDLE = "the client has left the body waiting for {:g} s and loses its place; lower training.batch_size for slow clients"
+
 
 class BodyServer:
     """All methods may be called from any thread; none but `work` waits for torch.
@@ -130,10 +132,17 @@ class BodyServer:
                 self._end(session.client)
             self._worker.forget(session)
 
-    def sweep(self) -> None:
-        """Forget sessions that have been without a connection for too long."""
+    def sweep(self, now: float | None = None) -> None:
+        """Forget sessions that have been without a connection for too long; end those whose client is idle too long.
+
+        `now` on the monotonic clock, for tests.
+        """
         with self._changed:
-            now = time.monotonic()
+            now = time.monotonic() if now is None else now
+            for session in [s for s in self._heard if not s.closed and s.idle_s(now) >= self.limits.idle_s]:
+                session.fail(TransportError(IDLE.format(self.limits.idle_s)))
+                self._worker.forget(session)
+                self._tell(session)
             for client in [c for c, since in self._away.items() if now - since >= self.limits.away_s]:
                 self._end(client)
 

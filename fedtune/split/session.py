@@ -1,6 +1,7 @@
 """One client's numbers at the coordinator: what is asked, what is kept for it, what is answered and not yet taken."""
 
 import math
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ class Session:
         self._width = width
         self._limits = limits
         self._highest = -1
+        self._last_done = time.monotonic()
         self._outbox: deque[Answer] = deque()
 
     # -- what the client says
@@ -51,7 +53,8 @@ class Session:
         if len(ask.hidden.data) != self._coding.size(ask.hidden.shape):
             raise MalformedMessage(f"micro-batch {ask.number} is cut short")
         self._highest = ask.number
-        entry = self.entries[ask.number] = Entry(self, ask, self._need(ask), computed=ask.silent)
+        owed = time.monotonic() if ask.silent else None
+        entry = self.entries[ask.number] = Entry(self, ask, self._need(ask), computed=ask.silent, owed_since=owed)
         self._make_room()
         return entry
 
@@ -81,7 +84,7 @@ class Session:
             return None
         if len(ask.gradient.data) != self._coding.size(ask.gradient.shape):
             raise MalformedMessage(f"the gradient of micro-batch {ask.number} is cut short")
-        entry.back, entry.answer = ask, None
+        entry.back, entry.answer, entry.owed_since = ask, None, None
         return entry
 
     def check_backward(self, ask: BackwardAsk) -> Entry | None:
@@ -121,7 +124,7 @@ class Session:
         if self.closed or self.entries.get(answer.number) is not entry:
             return
         entry.computed = True
-        entry.answer = answer
+        entry.answer, entry.owed_since = answer, time.monotonic()
         if answer.way == "backward":
             entry.back = None
             if entry.graph is not None:
@@ -172,6 +175,12 @@ class Session:
         self.entries.clear()
         self._outbox.clear()
 
+    def idle_s(self, now: float) -> float:
+        """How long the client has owed something, at the monotonic time `now`; 0 while the body is at work alone."""
+        if not self.entries:
+            return now - self._last_done
+        return now - min((e.owed_since for e in self.entries.values() if e.owed_since is not None), default=now)
+
     @property
     def held_bytes(self) -> int:
         """Everything that is kept for this client."""
@@ -212,3 +221,4 @@ class Session:
         if entry.graph is not None:
             entry.graph.leave(entry)
         self.entries.pop(entry.ask.number, None)
+        self._last_done = time.monotonic()
