@@ -23,6 +23,7 @@ from fedtune.wire.envelope import MAX_MESSAGE_BYTES
 from server.best import is_better
 from server.bookkeeping import open_books
 from server.books import Books
+from server.clock import Moment
 from server.download import Download
 from server.evaluate import score_centrally, score_federated
 from server.exchange import Exchange
@@ -61,6 +62,7 @@ class Engine:
         self._listener = listener
         self._roster = Roster(grid)
         self._exchange = Exchange(grid, self._roster, max_bytes=MAX_MESSAGE_BYTES)
+        self._clock = self._exchange.clock
         self._tasking: Tasking | None = None
         self._frame = frame_of(setting.home.attached, setting.recipe.adapter)
         self._download = Download(setting.recipe)
@@ -75,7 +77,7 @@ class Engine:
         position = self._find()
         self._sinks = open_sinks(self._setting.folder)
         try:
-            names = self._wait_for(section.min_clients)
+            names = self._first_there(position)
             self._listener.began(self._setting.folder.info.id, position.round if position else 0, section.rounds)
             if position is None:
                 position = self._begin(names)
@@ -109,9 +111,15 @@ class Engine:
     def _wait_for(self, count: int) -> list[str]:
         return self._roster.wait_for(count, told=lambda there: self._listener.connected(there, count))
 
+    def _first_there(self, position: Position | None) -> list[str]:
+        """Who is there to begin with; a virtual clock does not wait again for what it has waited for once."""
+        if position is not None and position.clock_s is not None:
+            self._clock.go_on_from(position.clock_s)
+            return []
+        return self._wait_for(self._setting.recipe.federation.min_clients)
+
     def _begin(self, names: list[str]) -> Position:
-        setting = self._setting
-        started = time.monotonic()
+        setting, started = self._setting, self._clock.moment()
         setting.home.attached.load(setting.home.initial)
         self._initialise(names)
         self._tasking = self._make_tasking()
@@ -119,7 +127,7 @@ class Engine:
         attached = setting.home.attached
         shared = attached.shared() if attached.shared_origin == "broadcast" else {}
         outcome = RoundOutcome(world=world, aggregated=False, clients=(), train_loss=None)
-        return self._close(Position(round=-1, world=world, shared=shared), outcome, started)
+        return self._close(Position(round=-1, world=world, shared=shared), outcome, started, len(names))
 
     def _initialise(self, names: list[str]) -> None:
         """Bring the adapter into its first state; what clients give for it is charged."""
@@ -146,7 +154,7 @@ class Engine:
 
     def _advance(self, position: Position) -> Position | None:
         """One more round; None where the budget of the run does not suffice for it."""
-        started, round_ = time.monotonic(), position.round + 1
+        started, round_ = self._clock.moment(), position.round + 1
         there = self._wait_for(self._setting.recipe.federation.min_replies)
         names = self._books.affordable("train", there)
         if len(names) < len(there) and len(names) < self._setting.recipe.federation.min_replies:
@@ -169,9 +177,9 @@ class Engine:
             outcome = rounds.run(round_, replace(position.world, clients=len(names)), draw)
             if outcome.aggregated:
                 charge.commit({c.client: c.outcome for c in outcome.clients}, outcome.world.digest())
-        return self._close(position, outcome, started)
+        return self._close(position, outcome, started, len(there))
 
-    def _close(self, before: Position, outcome: RoundOutcome, started: float) -> Position:
+    def _close(self, before: Position, outcome: RoundOutcome, started: Moment, online: int) -> Position:
         """Evaluate, record and keep one round."""
         round_ = before.round + 1
         central, federated = self._evaluate(round_, outcome.world) if self._evaluates(round_) else (None, None)
@@ -181,7 +189,7 @@ class Engine:
         record = RoundRecord(
             round=round_,
             finished_at="" if hides else datetime.now(UTC).isoformat(timespec="milliseconds"),
-            seconds=None if hides else time.monotonic() - started,
+            seconds=None if hides else time.monotonic() - started.wall,
             aggregated=outcome.aggregated,
             clients=outcome.clients,
             other_bytes_down=0 if hides else down,
@@ -192,9 +200,10 @@ class Engine:
             central=central,
             federated=federated,
             state_digest=outcome.world.digest(),
+            virtual=None if hides else self._clock.since(started, online),
         )
         record = record.model_copy(update={"best": is_better(record, before.best, self._setting.recipe.model.task)})
-        after = before.after(record, outcome.world, self._setting.recipe)
+        after = replace(before.after(record, outcome.world, self._setting.recipe), clock_s=self._clock.virtual)
         keep(self._setting.folder, after, record)
         self._sinks.write(record)
         self._listener.finished(record)

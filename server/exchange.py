@@ -1,5 +1,6 @@
 """Send bytes to clients and yield their replies as they come, until all are there or the deadline has passed."""
 
+import math
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from flwr.serverapp import Grid
 from fedtune.errors import MalformedMessage, OversizeMessage
 from protos.flower import make_message
 from protos.payload import from_content, to_content
+from server.clock import RunClock
 from server.roster import Roster
 
 _POLL_S = 0.2
@@ -26,6 +28,8 @@ class Reply:
     """A short stable name (`late`, `unavailable`, `malformed-message`, …), or empty."""
     detail: str
     seconds: float
+    virtual: bool = False
+    """Are the seconds those of a virtual clock?"""
 
 
 class Exchange:
@@ -35,6 +39,7 @@ class Exchange:
         self._grid = grid
         self._roster = roster
         self._max_bytes = max_bytes
+        self.clock = RunClock(grid)
         self.bytes_down = 0
         """Bytes of all payloads sent so far, whatever for."""
         self.bytes_up = 0
@@ -45,23 +50,24 @@ class Exchange:
     ) -> Generator[Reply, None, None]:
         """Send each client its payload and yield replies as they arrive; who has not replied by then is `late`.
 
-        A grid that works in virtual time (the cohort) has no deadline. Closing the iterator early drops what is open.
+        A grid that knows no time (the cohort without simulated devices) has no deadline. Closing the iterator early
+        drops what is open.
         """
-        start = time.monotonic()
-        limit = float("inf") if getattr(self._grid, "virtual", False) else deadline_s
+        start = self.clock.now()
+        end = math.inf if self.clock.endless else start + deadline_s
         open_ids, unsent = self._push(payloads, message_type, round_)
         try:
             for client in unsent:
-                yield Reply(client, b"", "unavailable", "the message could not be sent", time.monotonic() - start)
-            while open_ids and time.monotonic() - start < limit:
+                yield self._failed(client, "unavailable", "the message could not be sent", start)
+            while open_ids and self.clock.now() < end:
                 replies = list(self._grid.pull_messages(list(open_ids)))
                 for message in replies:
                     client = open_ids.pop(message.metadata.reply_to_message_id)
-                    yield self._read(client, message, time.monotonic() - start)
+                    yield self._read(client, message, start)
                 if not replies and open_ids:
-                    self._wait(min(_POLL_S, max(0.0, limit - (time.monotonic() - start))), list(open_ids))
+                    self._wait(max(0.0, end - self.clock.now()), list(open_ids))
             for client in open_ids.values():
-                yield Reply(client, b"", "late", f"no reply within {limit:.0f} s", time.monotonic() - start)
+                yield self._failed(client, "late", f"no reply within {deadline_s:.0f} s", start)
         finally:
             if open_ids and hasattr(self._grid, "forget"):
                 self._grid.forget(list(open_ids))
@@ -81,19 +87,26 @@ class Exchange:
         return sent, [client for key, client in zip(ids, payloads, strict=True) if key is None]
 
     def _wait(self, seconds: float, open_ids: list[str]) -> None:
-        """Until a reply is there, where the grid can tell (the link); a nap elsewhere."""
+        """Until a reply is there, where the grid can tell (the link, or a virtual clock); a nap elsewhere."""
         wait = getattr(self._grid, "wait", None)
         if wait is None:
-            time.sleep(seconds)
+            time.sleep(min(_POLL_S, seconds))
         else:
-            wait(seconds, open_ids)
+            wait(seconds if self.clock.virtual is not None else min(_POLL_S, seconds), open_ids)
 
-    def _read(self, client: str, message: Message, seconds: float) -> Reply:
+    def _read(self, client: str, message: Message, start: float) -> Reply:
         if message.has_error():
-            return Reply(client, b"", "unavailable", message.error.reason or "the client went away", seconds)
+            return self._failed(client, "unavailable", message.error.reason or "the client went away", start)
         try:
             data = from_content(message.content, max_bytes=self._max_bytes)
         except (MalformedMessage, OversizeMessage) as error:
-            return Reply(client, b"", error.reason, str(error), seconds)
+            return self._failed(client, error.reason, str(error), start)
         self.bytes_up += len(data)
-        return Reply(client, data, "", "", seconds)
+        return self._reply(client, data, "", "", start)
+
+    def _failed(self, client: str, failure: str, detail: str, start: float) -> Reply:
+        return self._reply(client, b"", failure, detail, start)
+
+    def _reply(self, client: str, data: bytes, failure: str, detail: str, start: float) -> Reply:
+        seconds, virtual = self.clock.now() - start, self.clock.virtual is not None
+        return Reply(client, data, failure, detail, seconds, virtual)

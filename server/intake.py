@@ -105,7 +105,7 @@ class Intake:
         if loss is not None:
             self._loss_sum += weight * loss
             self._loss_weight += weight
-        seconds = metrics.get("seconds", reply.seconds)
+        seconds = reply.seconds if reply.virtual else metrics.get("seconds", reply.seconds)
         return ClientRecord(
             client=reply.client,
             outcome="ok",

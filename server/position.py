@@ -1,6 +1,7 @@
 """Where a run stands between two rounds, and how it is kept and found again after a crash."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedtune.aggregation import Global
 from fedtune.recipe import Recipe
@@ -25,6 +26,8 @@ class Position:
     """Evaluations since then."""
     failed: int = 0
     """Rounds in a row that had too few updates."""
+    clock_s: float | None = None
+    """What the virtual clock says; None where none runs."""
 
     def after(self, record: RoundRecord, world: Global, recipe: Recipe) -> "Position":
         """The position after one more round."""
@@ -43,12 +46,14 @@ class Position:
 def keep(folder: RunFolder, position: Position, record: RoundRecord) -> None:
     """Write a finished round and the position after it; a crash between the two does the round again."""
     world = position.world
-    extra = {
+    extra: dict[str, Any] = {
         "best": position.best.as_json() if position.best else None,
         "stale": position.stale,
         "failed": position.failed,
         "shift_key": world.shift.key,
     }
+    if position.clock_s is not None:
+        extra["clock_s"] = position.clock_s
     checkpoint = Checkpoint(position.round, world.state, position.shared, extra, record.best, parts_of(world))
     folder.finish_round(record, checkpoint)
 
@@ -66,4 +71,5 @@ def find(folder: RunFolder) -> Position | None:
         best=RoundRecord.model_validate(best) if best else None,
         stale=int(checkpoint.extra["stale"]),
         failed=int(checkpoint.extra["failed"]),
+        clock_s=checkpoint.extra.get("clock_s"),
     )

@@ -14,8 +14,12 @@ from rich.progress import (
 )
 
 from fedtune.runs.record import ClientRecord, RoundRecord, ScoreRecord
+from fedtune.runs.virtual import outcome_words
 from fedtune.runs.words import bytes_text, seconds_text
 from server.listener import Listener
+
+MOST_SAID = 5
+"""Clients of a round whose replies were set aside that are named; a run of thousands would fill the terminal."""
 
 _WORDS = {"train": "training", "evaluate": "evaluating", "gradient": "measuring gradients"}
 
@@ -37,7 +41,8 @@ class ProgressBars(Listener):
         )
         self._rounds: TaskID | None = None
         self._clients: TaskID | None = None
-        self._failed = 0
+        self._said = 0
+        """Replies of this round that were set aside, and said."""
 
     def __enter__(self) -> "ProgressBars":
         self._bars.start()
@@ -58,16 +63,22 @@ class ProgressBars(Listener):
 
     def asked(self, round_: int, clients: int, what: str) -> None:
         """Set up the bar of this round's clients."""
+        self._said = 0
         if self._clients is not None:
             self._bars.remove_task(self._clients)
         self._clients = self._bars.add_task(f"  round {round_}, {_WORDS[what]}", total=clients)
 
     def replied(self, record: ClientRecord, what: str) -> None:
-        """Move the bar; a reply that was set aside is said once a client and round."""
+        """Move the bar; a reply that was set aside is said once a client and round, the first few of them."""
         if self._clients is not None:
             self._bars.advance(self._clients)
-        if record.outcome not in ("ok", "needs-factors", "not-needed"):
+        if record.outcome in ("ok", "needs-factors", "not-needed"):
+            return
+        self._said += 1
+        if self._said <= MOST_SAID:
             self._console.print(f"  {record.client}: {record.outcome} ({record.detail})", markup=False, soft_wrap=True)
+        elif self._said == MOST_SAID + 1:
+            self._console.print("  … and more; rounds.jsonl will have all of them", markup=False, soft_wrap=True)
 
     def finished(self, record: RoundRecord) -> None:
         """One line a round."""
@@ -85,6 +96,8 @@ def _line(record: RoundRecord) -> str:
     parts = [f"round {record.round:>3}"]
     if record.round and not record.hides_clients:
         parts.append(f"{good}/{len(record.clients)} updates" + ("" if record.aggregated else " (too few: no change)"))
+        if record.virtual is not None and (others := outcome_words(record)):
+            parts.append(others)
         parts.append(f"up {bytes_text(record.bytes_up())}")
     if record.train_loss is not None:
         parts.append(f"train loss {record.train_loss:.4f}")
@@ -93,6 +106,8 @@ def _line(record: RoundRecord) -> str:
             parts.append(_score(name, score))
     if record.seconds is not None:
         parts.append(seconds_text(record.seconds))
+    if record.virtual is not None:
+        parts.append(f"virtual {seconds_text(record.virtual.seconds)}, clock {seconds_text(record.virtual.clock_s)}")
     return "  ".join([*parts, "[bold]best[/bold]" if record.best else ""]).rstrip()
 
 

@@ -35,9 +35,11 @@ class Roster:
     def wait_for(self, count: int, *, told: Callable[[int], None], timeout_s: float = float("inf")) -> list[str]:
         """Wait until `count` clients are connected and return their names; `told` hears each change of the number.
 
-        Raises RunError after `timeout_s`.
+        A grid with a virtual clock waits on that (`wait_for_clients`). Raises RunError after `timeout_s`.
         """
         start, seen, nap_s = time.monotonic(), -1, _FIRST_NAP_S
+        if hasattr(self._grid, "wait_for_clients"):
+            self._grid.wait_for_clients(count)
         while True:
             names = self.refresh()
             if len(names) != seen:

@@ -1,6 +1,5 @@
 """One training round: ask, take in, finish; the pieces that the engine repeats."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -87,7 +86,7 @@ class TrainingRound:
             withheld=self._recipe.privacy.unit != "none",
         )
         self._listener.asked(round_, len(draw.clients), "train")
-        deadline = time.monotonic() + section.deadline_s
+        deadline = self._exchange.clock.now() + section.deadline_s
         records = self._ask(intake, self._tasking.payloads(task, list(draw.clients)), round_, deadline, draw.enough)
         lacking = [r.client for r in records.values() if r.outcome == "needs-factors"]
         if lacking:
@@ -118,7 +117,7 @@ class TrainingRound:
     ) -> dict[str, ClientRecord]:
         records: dict[str, ClientRecord] = {}
         replies = self._exchange.ask(
-            payloads, message_type="train", round_=round_, deadline_s=max(0.0, deadline - time.monotonic())
+            payloads, message_type="train", round_=round_, deadline_s=max(0.0, deadline - self._exchange.clock.now())
         )
         for reply in replies:
             record = intake.take(reply, bytes_down=len(payloads[reply.client]))

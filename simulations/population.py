@@ -1,5 +1,6 @@
 """The virtual clients of a recipe: their names, and each one's rows as a view of one encoded table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client.bench import Bench
@@ -7,11 +8,14 @@ from fedtune.data.base import ClientData
 from fedtune.data.client import client_data
 from fedtune.data.encode import encode
 from fedtune.data.rows import EncodedRows
+from fedtune.data.split import held_out
 from fedtune.data.table import tables
 from fedtune.errors import DataError
 from fedtune.recipe import Recipe
 from fedtune.training.resident import resident
+from simulations.names import client_name, position_of
 from simulations.partition import partition
+from simulations.sampled import SampledParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,8 @@ class Population:
 
     recipe: Recipe
     rows: EncodedRows
-    parts: list[list[int]]
+    parts: Sequence[list[int]]
+    """Under `sampled` each is drawn when it is asked for."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Population":
@@ -42,10 +47,12 @@ class Population:
 
     def data(self, client: str) -> ClientData:
         """One client's rows; raises DataError where it holds none."""
-        part = self.parts[int(client.removeprefix("client-"))]
+        part = self.parts[position_of(client)]
         return client_data(self.rows.subset(part), self.recipe.data, seed=self.recipe.run.seed, client=client)
 
-
-def client_name(position: int) -> str:
-    """The name of the simulated client that holds the part at `position`; a real client's key may carry it too."""
-    return f"client-{position}"
+    def sizes(self, client: str) -> tuple[int, int]:
+        """How many rows a client learns from and how many it holds out, without them being read."""
+        position = position_of(client)
+        rows = self.parts.size(position) if isinstance(self.parts, SampledParts) else len(self.parts[position])
+        held = held_out(rows, self.recipe.data.holdout_fraction)
+        return rows - held, held

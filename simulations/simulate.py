@@ -1,6 +1,6 @@
 """Simulate a recipe: the coordinator's ServerApp over the cohort Grid, in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from fedtune.training.device import choose_device
 from server.app import make_app, run_config, run_folder
 from server.listener import Listener
 from simulations.cohort import CohortGrid, work_with
+from simulations.devices.make import make_devices
 from simulations.groups import Answers, Grouped
 from simulations.population import Population
+from simulations.timed import TimedGrid
 from simulations.workers import Workers, default_workers
 
 
@@ -38,7 +40,7 @@ def simulate(
     bodies = local_bodies(recipe) if recipe.split.active else None
     workplace = Workplace(population, keep=keep, open_body=bodies)
     with Workers(workplace, count) if count > 1 else nullcontext(Grouped(workplace)) as answers:
-        return run_with(recipe, population.names, answers, resume=resume, listener=listener)
+        return run_with(recipe, population.names, answers, sizes=population.sizes, resume=resume, listener=listener)
 
 
 def run_with(
@@ -46,11 +48,18 @@ def run_with(
     names: Sequence[str],
     answers: Answers,
     *,
+    sizes: Callable[[str], tuple[int, int]] | None = None,
     resume: bool = False,
     listener: Listener | None = None,
 ) -> Path:
-    """Run `recipe` over clients of these names, whom `answers` answers for; returns the run folder."""
+    """Run `recipe` over clients of these names, whom `answers` answers for; returns the run folder.
+
+    A virtual clock runs where the recipe simulates devices and `sizes` says how many rows a client learns from and
+    how many it holds out.
+    """
     grid = CohortGrid(names, work_with(answers))
+    if recipe.simulation.active and sizes is not None:
+        grid = TimedGrid(names, work_with(answers), make_devices(recipe, names, sizes))
     config = run_config(recipe, resume=resume)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(config))
     make_app(listener or Listener())(grid, context)

@@ -85,11 +85,12 @@ def recipes(draw: st.DrawFn) -> Recipe:
     values: dict[str, Any] = {}
     for path in leaf_keys():
         field = field_at(path)
-        if field is not None and path not in COUPLED and path[0] not in ("privacy", "split") and draw(st.booleans()):
+        if field is not None and path not in COUPLED and path[0] not in ("privacy", "split", "simulation") and draw(st.booleans()):
             _put(values, path, draw(PATTERNED.get(path, values_of(field))))
     coupled = draw(coupled_keys())
+    devices = {} if coupled[("method",)] == "sfprompt" else draw(simulations())
     whole = coupled[("adapter", "kind")] != "full"  # no gradient of embeddings is taken by example
-    for path, value in (coupled | (draw(splits(coupled)) or (draw(promises()) if whole else {}))).items():
+    for path, value in (coupled | (draw(splits(coupled)) or (draw(promises()) if whole else {}) | devices)).items():
         _put(values, path, value)
     recipe = Recipe.model_validate(values)
     assume(not broken_rules(recipe))
@@ -129,6 +130,27 @@ def coupled_keys(draw: st.DrawFn) -> dict[Path, Any]:
         ("compression", "upload"): draw(
             st.sampled_from([(), ("bf16",), ("rotate", "int8", "entropy"), ("ternary", "rice")])
         ),
+    }
+
+
+@st.composite
+def simulations(draw: st.DrawFn) -> dict[Path, Any]:
+    """The keys of `[simulation]`; mostly none."""
+    availability = draw(st.sampled_from([None, None, "always", "diurnal", "trace"]))
+    if availability is None:
+        return {}
+    classes = draw(st.sampled_from([(), ("phone=0.7:4", "laptop=0.3:40")]))
+    return {
+        ("simulation", "availability"): availability,
+        ("simulation", "trace"): "online.csv" if availability == "trace" else "",
+        ("simulation", "device_classes"): classes,
+        ("simulation", "rows_per_s"): 0.0 if classes else draw(st.floats(0, 99)),
+        ("simulation", "speed_spread"): draw(st.floats(0, 5)),
+        ("simulation", "latency_s"): draw(st.floats(0, 9)),
+        ("simulation", "up_mbps"): draw(st.floats(0, 9)),
+        ("simulation", "online_share"): draw(st.floats(0.01, 1)),
+        ("simulation", "fail_in_upload"): draw(st.floats(0, 1)),
+        ("simulation", "failures"): draw(st.sampled_from([(), ("client-7=3", "client-2=4:upload")])),
     }
 
 

@@ -14,10 +14,11 @@ from fedtune.errors import TrainingError
 class Stacks:
     """A row a client. What happens in one row happens in no other."""
 
-    def __init__(self, columns: Columns, clients: int, device: torch.device) -> None:
+    def __init__(self, columns: Columns, clients: int, like: torch.Tensor) -> None:
+        """`like` has the tensors' device and dtype."""
         self.columns = columns
-        self.values_KP = torch.zeros(clients, columns.total, device=device)
-        self.gradients_KQ = torch.zeros(clients, columns.trained, device=device)
+        self.values_KP = like.detach().new_zeros(clients, columns.total)
+        self.gradients_KQ = like.detach().new_zeros(clients, columns.trained)
 
     def put(self, client: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """Copy a client's tensors into its row."""

@@ -22,10 +22,14 @@ def split_indices(
     About `fraction` is held out: at least one row where there are two or more and the fraction is not 0, and never
     all of them. The draw depends on the seed, the purpose, the client and the number of rows alone.
     """
-    wanted = round(rows * fraction)
-    held = 0 if fraction == 0 or rows < 2 else min(max(wanted, 1), rows - 1)
+    held = held_out(rows, fraction)
     order = torch.randperm(rows, generator=generator(seed, purpose, client=client)).tolist()
     return sorted(order[held:]), sorted(order[:held])
+
+
+def held_out(rows: int, fraction: float) -> int:
+    """How many of `rows` rows `split_indices` holds out."""
+    return 0 if fraction == 0 or rows < 2 else min(max(round(rows * fraction), 1), rows - 1)
 
 
 def split(

@@ -10,9 +10,10 @@ from fedtune.recipe.base import Section
 class PartitionSection(Section):
     """How one data set is dealt to simulated clients (`[data.partition]`); a real client brings its own rows."""
 
-    scheme: Literal["iid", "dirichlet", "natural", "pathological", "size"] = "iid"
+    scheme: Literal["iid", "dirichlet", "natural", "pathological", "size", "sampled"] = "iid"
     """`iid` deals evenly, `dirichlet` skews labels, `natural` follows a column, `pathological` gives few classes each,
-    `size` skews sizes."""
+    `size` skews sizes; `sampled` deals nothing: each client draws its rows when it is asked, others may hold them too,
+    and the number of clients is free."""
     clients: int = Field(10, ge=1, le=1_000_000)
     """How many simulated clients; `natural` takes as many as the column has values, up to this number."""
     alpha: float = Field(0.5, gt=0)
@@ -23,6 +24,13 @@ class PartitionSection(Section):
     """How many classes each client of `pathological` holds."""
     growth: Literal["linear", "square", "exponential"] = "linear"
     """How sizes grow from client to client under `size`."""
+    rows_per_client: int = Field(32, ge=1)
+    """How many rows a client of `sampled` draws, the median over clients."""
+    rows_spread: float = Field(0.0, ge=0, le=5)
+    """σ of the log-normal factor between the numbers of rows under `sampled`; 0: all alike."""
+    label_alpha: float | None = Field(None, gt=0)
+    """Concentration of each client's labels around the data's under `sampled`: smaller is more skewed; none for no
+    skew."""
     min_rows: int = Field(1, ge=0)
     """The fewest rows of a client; `natural` passes over values with fewer. 0 allows clients without rows."""
 

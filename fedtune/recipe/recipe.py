@@ -16,6 +16,7 @@ from fedtune.recipe.federation import FederationSection
 from fedtune.recipe.model import ModelSection
 from fedtune.recipe.privacy import PrivacySection
 from fedtune.recipe.run import RunSection
+from fedtune.recipe.simulation import SimulationSection
 from fedtune.recipe.split import SplitSection
 from fedtune.recipe.training import TrainingSection
 
@@ -24,6 +25,7 @@ PRIVATE_TO_COORDINATOR: Mapping[str, IncEx | bool] = {
     "federation": True,
     "data": {"source", "partition", "test_source", "test_fraction", "max_rows"},
     "adapter": {"init_source"},
+    "simulation": True,
 }
 """What a client is not told: paths, names and plans that are the coordinator's own affair."""
 
@@ -43,6 +45,7 @@ class Recipe(Section):
     federation: FederationSection = FederationSection()
     training: TrainingSection = TrainingSection()
     split: SplitSection = SplitSection()
+    simulation: SimulationSection = SimulationSection()
     run: RunSection = RunSection()
 
     def for_clients(self) -> dict[str, Any]:

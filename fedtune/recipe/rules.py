@@ -18,6 +18,7 @@ from fedtune.recipe.rules_compression import COMPRESSION_RULES
 from fedtune.recipe.rules_example import EXAMPLE_RULES
 from fedtune.recipe.rules_privacy import PRIVACY_RULES
 from fedtune.recipe.rules_release import RELEASE_RULES
+from fedtune.recipe.rules_simulation import SIMULATION_RULES
 from fedtune.recipe.rules_split import SPLIT_RULES
 
 RULES: list[Rule] = []
@@ -284,6 +285,7 @@ ALL_RULES = (
     *EXAMPLE_RULES,
     *CLIENT_RULES,
     *SPLIT_RULES,
+    *SIMULATION_RULES,
     *RELEASE_RULES,
 )
 """Every rule of every file."""

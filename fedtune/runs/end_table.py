@@ -4,6 +4,7 @@ from rich.table import Table
 
 from fedtune.runs.record import ScoreRecord
 from fedtune.runs.summary import Spread, Summary, perplexity
+from fedtune.runs.virtual import virtual_words
 from fedtune.runs.words import bytes_text, number_text, percent_text, seconds_text
 
 HIDDEN = "not written down: they tell how many clients were drawn, and privacy counts on nobody knowing"
@@ -72,6 +73,7 @@ def _work(summary: Summary) -> list[tuple[str, str]]:
         ("sent to a client", _per_client(summary.down_per_client, summary.bytes_down)),
         ("sent by a client", _per_client(summary.up_per_client, summary.bytes_up)),
         ("time", seconds_text(summary.seconds)),
+        *([("virtual time", virtual_words(summary.virtual))] if summary.virtual else []),
         *_left_out(summary),
     ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedtune.runs.atomic import storage_errors, write_atomically
 from fedtune.runs.axes import draw_accuracy, draw_clients, draw_cumulative, draw_examples, draw_loss, draw_traffic
+from fedtune.runs.axes_virtual import draw_outcomes, draw_over_time
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.record import RoundRecord
 from fedtune.runs.summary import Summary, summarise_rounds
@@ -20,6 +21,8 @@ PICTURES: dict[str, tuple[tuple[Draw, ...], ...]] = {
     "summary.png": ((draw_accuracy, draw_loss), (draw_clients, draw_traffic)),
 }
 """Each picture's axes, row by row."""
+VIRTUAL_PICTURES: dict[str, tuple[tuple[Draw, ...], ...]] = {"time.png": ((draw_over_time, draw_outcomes),)}
+"""Those that a run on a virtual clock has beside."""
 
 STYLE: Any = {
     "font.size": 11,
@@ -48,21 +51,22 @@ def draw_plots(folder: RunFolder) -> dict[str, Path]:
     summary = summarise_rounds(records, name=folder.info.name, status=folder.status, task=folder.recipe.model.task)
     with storage_errors(folder.plots_path):
         folder.plots_path.mkdir(exist_ok=True)
-    paths = {name: folder.plots_path / name for name in PICTURES}
+    names = [*PICTURES, *(VIRTUAL_PICTURES if summary.virtual is not None else ())]
+    paths = {name: folder.plots_path / name for name in names}
     for name, path in paths.items():
         write_atomically(path, draw_picture(name, records, summary))
     return paths
 
 
 def draw_picture(name: str, records: Sequence[RoundRecord], summary: Summary) -> bytes:
-    """One of `PICTURES` as PNG bytes."""
+    """One of `PICTURES` or `VIRTUAL_PICTURES` as PNG bytes."""
     # Matplotlib takes most of a second to import, and its pyplot would keep state and look for a display.
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    grid = PICTURES[name]
+    grid = (PICTURES | VIRTUAL_PICTURES)[name]
     engine = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 4 * len(grid) + 0.4), dpi=130, layout=engine)

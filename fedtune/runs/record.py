@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Record(BaseModel):
@@ -31,7 +31,8 @@ class ClientRecord(_Record):
     loss: float | None = None
     """Mean local training loss."""
     seconds: float | None = None
-    """From asking to the reply's arrival; in simulation the client's own compute time."""
+    """From asking to the reply's arrival, virtual where a virtual clock runs; in other simulations the client's own
+    compute time."""
     bytes_down: int = 0
     """Bytes of the messages to the client, as on the wire, without transport framing."""
     bytes_up: int = 0
@@ -51,6 +52,17 @@ class ClientRecord(_Record):
     def received(self) -> int:
         """Bytes from the coordinator: messages, and what came from the body."""
         return self.bytes_down + self.body_down
+
+
+class VirtualRecord(_Record):
+    """One round on the virtual clock of simulated devices."""
+
+    seconds: float
+    """What the round took, waiting for clients and federated evaluation included."""
+    clock_s: float
+    """What the clock says at its end."""
+    online: int
+    """How many clients were online when it drew among them."""
 
 
 class RoundRecord(_Record):
@@ -82,6 +94,8 @@ class RoundRecord(_Record):
     best: bool = False
     """Is this the best evaluated round so far?"""
     state_digest: str = ""
+    virtual: VirtualRecord | None = Field(None, exclude_if=lambda value: value is None)
+    """None, and not written, where no virtual clock runs or it would tell how many clients were drawn."""
 
     @property
     def hides_clients(self) -> bool:

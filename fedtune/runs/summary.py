@@ -23,6 +23,18 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualSummary:
+    """A run on the virtual clock of simulated devices, in virtual seconds."""
+
+    clock_s: float
+    """What the clock said at the end."""
+    round_s: float
+    """The median round of training; 0 without any."""
+    best_s: float | None
+    """When the best score was there; None where that is the initial state's, or nothing was evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A run in numbers; scores are None where nothing was evaluated."""
 
@@ -54,6 +66,8 @@ class Summary:
     down_per_client: Spread
     outcomes: Mapping[str, int]
     """How often each outcome came, `ok` included."""
+    virtual: VirtualSummary | None = None
+    """None where no virtual clock ran."""
 
 
 def summarise(folder: RunFolder) -> Summary:
@@ -87,6 +101,7 @@ def summarise_rounds(records: Sequence[RoundRecord], *, name: str, status: str, 
         up_per_client=_spread({c.client: 0 for c in asked}, asked, "sent"),
         down_per_client=_spread({c.client: 0 for c in asked}, asked, "received"),
         outcomes=dict(Counter(c.outcome for c in asked).most_common()),
+        virtual=_virtual(records, best_round),
     )
 
 
@@ -108,6 +123,19 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
+
+
+def _virtual(records: Sequence[RoundRecord], best_round: int | None) -> VirtualSummary | None:
+    clocks = {r.round: r.virtual for r in records if r.virtual is not None}
+    if not clocks:
+        return None
+    rounds = [clock.seconds for round_, clock in clocks.items() if round_ > 0]
+    best = clocks.get(best_round) if best_round else None
+    return VirtualSummary(
+        clock_s=clocks[max(clocks)].clock_s,
+        round_s=statistics.median(rounds) if rounds else 0.0,
+        best_s=best.clock_s if best else None,
+    )
 
 
 def _spread(totals: dict[str, int], asked: Sequence[ClientRecord], field: Literal["sent", "received"]) -> Spread:

@@ -58,11 +58,16 @@ class Installed:
 class Forked:
     """The same command in a process forked from one that has imported torch already: seconds less for each start."""
 
+    @staticmethod
+    def does(args: tuple[str, ...], log: Path) -> None:
+        """What the process does."""
+        run_fedtune(args, log)
+
     def __init__(self, log: Path, *args: str) -> None:
         self.log = log
         forge = multiprocessing.get_context("forkserver")
         forge.set_forkserver_preload(_PRELOADED)
-        self._process = forge.Process(target=run_fedtune, args=(args, log), daemon=True)
+        self._process = forge.Process(target=self.does, args=(args, log), daemon=True)
         self._process.start()
 
     def kill(self) -> None:
@@ -121,10 +126,10 @@ class Federation:
         """Start the coordinator."""
         return self._begin("coordinator", str(self.recipe_file), "--keys", str(self.keys.folder), *more)
 
-    def client(self, name: str, *more: str) -> Started:
-        """Start one client."""
+    def client(self, name: str, *more: str, start: Callable[..., Started] | None = None) -> Started:
+        """Start one client, by `start` where it is another process than the others."""
         where = ["--coordinator", f"127.0.0.1:{self.port}", "--data", str(self.rows[name])]
-        return self._begin("client", *where, "--keys", str(self.keys.bundle(name)), *more, log=name)
+        return self._begin("client", *where, "--keys", str(self.keys.bundle(name)), *more, log=name, start=start)
 
     def clients(self) -> list[Started]:
         """Start all clients."""
@@ -135,9 +140,9 @@ class Federation:
         journal = Path(self.recipe.run.folder) / self.recipe.run.name / "rounds.jsonl"
         return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
-    def _begin(self, command: str, *args: str, log: str = "") -> Started:
+    def _begin(self, command: str, *args: str, log: str = "", start: Callable[..., Started] | None = None) -> Started:
         extra = ["--port", str(self.port)] if command == "coordinator" else []
-        begun = self._start(self.folder / f"{log or command}.log", command, *args, *extra)
+        begun = (start or self._start)(self.folder / f"{log or command}.log", command, *args, *extra)
         self.started.append(begun)
         return begun
 

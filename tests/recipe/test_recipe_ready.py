@@ -6,7 +6,15 @@ from fedtune.catalogue import names
 from fedtune.recipe.load import read_recipe
 from fedtune.recipe.ready import description, ready_recipes
 
-NAMES = {"movie-reviews", "spam-mails", "trivia-smollm2", "mnist-dinov2", "mnist-sfprompt", "two-clients"}
+NAMES = {
+    "movie-reviews",
+    "spam-mails",
+    "trivia-smollm2",
+    "mnist-dinov2",
+    "mnist-sfprompt",
+    "movie-stragglers",
+    "two-clients",
+}
 
 
 def test_the_ready_recipes_are_installed() -> None:

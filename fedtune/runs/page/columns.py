@@ -60,14 +60,24 @@ def traffic_chart(records: Sequence[RoundRecord]) -> Chart | None:
 def duration_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """Wall-clock seconds of each round; a round that changed nothing stands out."""
     seconds = {r.round: r.seconds for r in records if r.seconds is not None}
+    return _duration_chart("Time of a round", "Seconds", seconds, records)
+
+
+def virtual_chart(records: Sequence[RoundRecord]) -> Chart | None:
+    """The same on the virtual clock; None where none ran."""
+    seconds = {r.round: r.virtual.seconds for r in records if r.virtual is not None}
+    return _duration_chart("Virtual time of a round", "Virtual seconds", seconds, records)
+
+
+def _duration_chart(title: str, what: str, seconds: dict[int, float], records: Sequence[RoundRecord]) -> Chart | None:
     if not seconds:
         return None
     canvas = Canvas(list(seconds), list(seconds.values()), from_zero=True, tick=_axis_seconds)
     in_vain = [r.round for r in records if r.round > 0 and not r.aggregated]
     legend = (("blue", "round"), *([("red", "too few updates, nothing changed")] if in_vain else []))
     return Chart(
-        title="Time of a round",
-        description=f"Seconds of each round, {seconds_text(sum(seconds.values()))} in all.",
+        title=title,
+        description=f"{what} of each round, {seconds_text(sum(seconds.values()))} in all.",
         y_ticks=canvas.y_ticks,
         x_ticks=canvas.x_ticks,
         shapes=tuple(

@@ -11,7 +11,13 @@ from markupsafe import Markup
 
 from fedtune.runs.end_table import score_name, score_words
 from fedtune.runs.folder import RunFolder
-from fedtune.runs.page.columns import client_loss_chart, client_time_chart, duration_chart, traffic_chart
+from fedtune.runs.page.columns import (
+    client_loss_chart,
+    client_time_chart,
+    duration_chart,
+    traffic_chart,
+    virtual_chart,
+)
 from fedtune.runs.page.curves import loss_chart, score_chart
 from fedtune.runs.page.tables import (
     MAX_ROWS,
@@ -23,6 +29,7 @@ from fedtune.runs.page.tables import (
 )
 from fedtune.runs.record import RoundRecord
 from fedtune.runs.summary import Summary, summarise_rounds
+from fedtune.runs.virtual import virtual_words
 from fedtune.runs.words import bytes_text, number_text, seconds_text
 
 
@@ -46,7 +53,7 @@ def render_page(folder: RunFolder) -> str:
     charts = [
         ("Learning", [score_chart(records, summary), loss_chart(records, summary)]),
         ("Clients", [client_loss_chart(records), client_time_chart(records)]),
-        ("Traffic and time", [traffic_chart(records), duration_chart(records)]),
+        ("Traffic and time", [traffic_chart(records), duration_chart(records), virtual_chart(records)]),
     ]
     updates = left_out(records)
     style = _read("page.css")
@@ -91,10 +98,18 @@ def _headlines(summary: Summary, records: Sequence[RoundRecord]) -> list[Headlin
             note=f"{bytes_text(summary.bytes_down)} down, {bytes_text(summary.bytes_up)} up",
         ),
         Headline("Time", seconds_text(summary.seconds), note="all rounds, with evaluation"),
+        *_virtual(summary),
         rounds,
         Headline("Clients", f"{summary.clients:,}", note=f"{updates:,} of {asked:,} updates counted"),
         *_product_error(records),
     ]
+
+
+def _virtual(summary: Summary) -> list[Headline]:
+    if summary.virtual is None:
+        return []
+    clock = seconds_text(summary.virtual.clock_s)
+    return [Headline("Virtual time", clock, note=virtual_words(summary.virtual).partition(", ")[2])]
 
 
 def _product_error(records: Sequence[RoundRecord]) -> list[Headline]:
