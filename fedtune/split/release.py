@@ -8,11 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import ndtr
-
 from fedtune.data.split import HOLDOUT_PURPOSE, split_indices
 from fedtune.errors import PrivacyError
-from fedtune.privacy.accounting.gaussian import gaussian_epsilon
 from fedtune.privacy.plan import planned_evaluations
 from fedtune.recipe import Recipe
 from fedtune.recipe.rule import check
@@ -59,12 +56,14 @@ class Release:
 
     def epsilon(self, sendings: int | None = None) -> float:
         """The least ε at `delta`, from the exact trade-off (arXiv 1805.06530, theorem 8); 0 where nothing is sent."""
+        from fedtune.privacy.accounting import gaussian_epsilon
+
         mu = self.mu(sendings)
         return gaussian_epsilon(mu, self.delta) if mu else 0.0
 
     def told_apart(self, sendings: int | None = None) -> float:
         """How often a guess which of two rows was sent can be right, each as likely as the other: Φ(μ/2)."""
-        return float(ndtr(self.mu(sendings) / 2))
+        return (1 + math.erf(self.mu(sendings) / math.sqrt(8))) / 2
 
 
 def release_of(recipe: Recipe, *, rows: int | None = None) -> Release | None:

@@ -16,6 +16,7 @@ from fedtune.runs.folder import RunFolder
 from fedtune.split.base import Smashed
 from fedtune.split.exported import load_exported
 from fedtune.split.local import body_model
+from fedtune.split.release import release_of, said
 from fedtune.training.resident import Resident
 from simulations.simulate import simulate
 from tests.federation import recipe_for
@@ -179,9 +180,15 @@ def test_fifty_clients_share_one_body(images: Path, tmp_path: Path) -> None:
 
 def test_held_out_rows_are_scored_by_their_clients_through_the_body(images: Path, tmp_path: Path) -> None:
     lines = ("data.holdout_fraction=0.25", "data.test_fraction=0.0", "federation.rounds=1")
-    record = run(pictures(images, tmp_path, *lines)).rounds()[-1]
+    noise = ("split.prompt_tokens=0", "split.keep=1", "split.noise_multiplier=50", "split.delta=1e-5")
+    folder = run(pictures(images, tmp_path, *lines, *noise))
+    record = folder.rounds()[-1]
     assert record.federated is not None
     assert record.federated.examples == 15
+    release = release_of(folder.recipe)
+    assert release is not None
+    assert release.held_out == 2
+    assert folder.info.facts["promise"] == said(release)
 
 
 def test_whole_models_are_fine_tuned_too(tiny_bert_folder: Path, tmp_path: Path) -> None:
