@@ -46,8 +46,8 @@ def noised(**sections: dict[str, Any]) -> Recipe:
 
 
 class TestAccounting:
-    @pytest.mark.parametrize(("sigma", "sendings"), [(4.0, 1), (2.0, 1), (10.0, 30), (25.0, 100), (60.0, 1000)])
-    @pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-8])
+    @pytest.mark.parametrize(("sigma", "sendings"), [(2.0, 1), (10.0, 30), (60.0, 1000)])
+    @pytest.mark.parametrize("delta", [1e-5, 1e-8])
     def test_epsilon_is_that_of_an_independent_accountant(self, sigma: float, sendings: int, delta: float) -> None:
         """The loss distribution of one sending of sensitivity 2·clip, composed numerically; it rounds up."""
         one = from_gaussian_mechanism(sigma, sensitivity=2.0, value_discretization_interval=1e-4)
