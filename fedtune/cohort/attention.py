@@ -140,8 +140,8 @@ def _forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **more
         )
         return plain
-    if dropout:
-        raise ValueError("a stream of rows has no dropout in its attention")
+    if dropout or more.get("sliding_window"):
+        raise ValueError("attention between rows of a stream has neither dropout nor a sliding window")
     causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
     q, k, v = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     return attend(q, k, v, places, scale=scaling, causal=causal).unsqueeze(0), None

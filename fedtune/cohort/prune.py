@@ -15,8 +15,10 @@ CLOSE = 1e-4
 
 def why_not_pruned(stack: Stack, device: torch.device) -> str | None:
     """Why the last layer has to compute all tokens, to stand behind "because"; None where it need not."""
-    if stack.family.name not in WRITTEN:
+    if stack.family.task == "image-classification" and not stack.family.reads_first:
         return "its head reads every token"
+    if stack.family.name not in WRITTEN:
+        return f"how a {stack.family.name} layer computes some tokens is not written down"
     if not len(stack.layers):
         return "it has no layers"
     try:

@@ -93,12 +93,12 @@ def from_bytes(data: bytes) -> tuple[torch.Tensor, ...]:
         kind, axes = struct.unpack_from("<BB", body, at)
         shapes.append((DTYPES[kind], struct.unpack_from(f"<{axes}Q", body, at + 2)))
         at += 2 + 8 * axes
-    tensors, memory = [], bytearray(body)
+    tensors = []
     for dtype, shape in shapes:
-        size = math.prod(shape)
-        read = torch.frombuffer(memory, dtype=torch.uint8, count=size * dtype.itemsize, offset=at)
-        tensors.append(read.clone().view(dtype).reshape(shape))
-        at += size * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
+        read = torch.frombuffer(bytearray(body[at : at + size]), dtype=dtype) if size else torch.empty(0, dtype=dtype)
+        tensors.append(read.reshape(shape))
+        at += size
     return tuple(tensors)
 
 

@@ -60,7 +60,7 @@ class Ask:
     def attention(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, width: int, scale: float, causal: bool
     ) -> torch.Tensor:
-        """(1, M, heads · width) from (1, M, …) queries and (1, N, …) keys and values, heads side by side."""
+        """(1, M, heads · width) from (1, M, …) queries and (1, N, …) keys and values; heads stand side by side."""
         q, k, v = (x.reshape(x.shape[1], -1, width) for x in (q, k, v))
         return attend(q, k, v, self.places, scale=scale, causal=causal).flatten(1).unsqueeze(0)
 
@@ -104,9 +104,11 @@ def _vit(layer: Layer, hidden: torch.Tensor, ask: Ask, _: Rotary) -> torch.Tenso
 def _llama(layer: Layer, hidden: torch.Tensor, ask: Ask, rotary: Rotary) -> torch.Tensor:
     attention, width = layer.self_attn, layer.self_attn.head_dim
     q, k, v = _qkv(layer, "self_attn", ("q_proj", "k_proj", "v_proj"), layer.input_layernorm(hidden), ask)
+    q, k = (x.reshape(*x.shape[:2], -1, width) for x in (q, k))
+    if hasattr(attention, "q_norm"):
+        q, k = attention.q_norm(q), attention.k_norm(k)
     if rotary is not None:
-        q = _rotated(q, width, *map(ask.own, rotary))
-        k = _rotated(k, width, *rotary)
+        q, k = _rotated(q, *map(ask.own, rotary)), _rotated(k, *rotary)
     mixed = ask.attention(q, k, v, width=width, scale=attention.scaling, causal=True)
     between = ask.own(hidden) + attention.o_proj(mixed)
     output: torch.Tensor = between + layer.mlp(layer.post_attention_layernorm(between))
@@ -129,12 +131,10 @@ def _qkv(
     return ask.project(layer, q, ask.own(x)), ask.project(layer, k, x), ask.project(layer, v, x)
 
 
-def _rotated(x: torch.Tensor, width: int, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (arXiv 2104.09864) on heads side by side, (1, M, heads · width); cosines are (1, M, width)."""
-    heads = x.reshape(*x.shape[:2], -1, width)
+def _rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (arXiv 2104.09864) on (1, M, H, width); cosines and sines are (1, M, width)."""
     left, right = heads.chunk(2, dim=-1)
-    turned = heads * cos.unsqueeze(2) + torch.cat((-right, left), dim=-1) * sin.unsqueeze(2)
-    return turned.flatten(2)
+    return heads * cos.unsqueeze(2) + torch.cat((-right, left), dim=-1) * sin.unsqueeze(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,8 @@ WRITTEN: dict[str, Written] = {
     "vit": _one("attention", "q_proj", "k_proj", "v_proj", "layernorm_before", _vit),
     "llama": _LLAMA,
     "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "mistral": _LLAMA,
     "gpt2": Written(_gpt2, "ln_1", (), ("attn.c_attn",)),
 }
 """By `model_type`. Not among them: DINOv2, whose classifier reads every token."""
