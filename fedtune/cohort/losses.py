@@ -21,5 +21,9 @@ def client_losses(predicted: Predicted, rows: Sequence[int], counts: Sequence[in
     of_row = clients.repeat_interleave(torch.tensor(rows, device=device), output_size=sum(rows))
     of_target_M = of_row[predicted.owners]
     shares_L = 1.0 / torch.tensor(counts, device=device, dtype=torch.float32)
-    losses_M = cross_entropy(predicted.logits.float(), predicted.targets, reduction="none")
-    return torch.zeros(len(rows), device=device).index_add(0, of_target_M, losses_M * shares_L[of_target_M])
+    losses_M = cross_entropy(_exact(predicted.logits), predicted.targets, reduction="none")
+    return losses_M.new_zeros(len(rows)).index_add(0, of_target_M, losses_M * shares_L[of_target_M])
+
+
+def _exact(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -82,7 +82,8 @@ class _Course:
         attached, self._training = self._resident.attached, self._resident.recipe.training
         parameters = attached.parameters()
         trained = [name for name in parameters if is_trained(name, lot[0])]
-        self._stacks = Stacks(Columns.of(parameters, trained, self._training), len(lot), self._resident.device)
+        columns = Columns.of(parameters, trained, self._training)
+        self._stacks = Stacks(columns, len(lot), like=next(iter(parameters.values())))
         for row, assignment in enumerate(lot):
             attached.load(assignment.state)
             self._stacks.put(row, parameters)
@@ -148,7 +149,7 @@ class _Course:
         losses.sum().backward()  # type: ignore[no-untyped-call]
         self._stacks.collect(clients, leaves)
         index = torch.tensor(clients, device=losses.device)
-        self._losses_K.index_add_(0, index, losses.detach())
+        self._losses_K.index_add_(0, index, losses.detach().float())
 
     def _factor(self, client: _Client) -> float:
         training = self._training
