@@ -19,8 +19,8 @@ from simulations.devices.trip import Devices, Trip
 AWAY_S = CoordinatorLimits().away_s
 """So long after a client has gone the link gives its message up, and so does this grid."""
 AT_ONCE, SHARE = 8, 4
-"""Clients that are worked on together: eight, and at least a quarter of those that were asked together, so that they can
-share passes. They are the same ones however many workers there are."""
+"""Clients that are worked on together: eight, or a quarter of those that were asked together where that is more, so
+that they can share passes. They are the same ones however many workers there are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,12 @@ def recipes(draw: st.DrawFn) -> Recipe:
     values: dict[str, Any] = {}
     for path in leaf_keys():
         field = field_at(path)
-        if field is not None and path not in COUPLED and path[0] not in ("privacy", "split", "simulation") and draw(st.booleans()):
+        if (
+            field is not None
+            and path not in COUPLED
+            and path[0] not in ("privacy", "split", "simulation")
+            and draw(st.booleans())
+        ):
             _put(values, path, draw(PATTERNED.get(path, values_of(field))))
     coupled = draw(coupled_keys())
     devices = {} if coupled[("method",)] == "sfprompt" else draw(simulations())

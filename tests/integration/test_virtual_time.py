@@ -1,4 +1,4 @@
-"""Whole runs on the virtual clock: deadlines and losses in the records, the same bytes resumed and with two workers."""
+"""Whole runs on the virtual clock: late clients in the records, the same bytes resumed and with two workers."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,8 @@ from typing import Any
 import pytest
 
 from fedtune.recipe import Recipe
-from fedtune.runs.end_table import rows as rows_of
 from fedtune.runs.folder import RunFolder
-from fedtune.runs.page import render_page
 from fedtune.runs.record import ClientRecord
-from fedtune.runs.summary import summarise
-from fedtune.runs.virtual import time_to_accuracy
-from fedtune.runs.words import seconds_text
 from server.listener import Listener
 from simulations.simulate import simulate
 from tests.worlds import tiny_recipe, write_rows
@@ -98,53 +93,3 @@ def test_a_run_repeats_resumes_and_shares_its_work_to_the_byte(recipe: Any, no_p
         simulate(stopped, listener=StopsInRoundTwo())
     assert len(lasting(Path(stopped.run.folder) / stopped.run.name)) == 2
     assert lasting(simulate(stopped, resume=True, workers=2)) == lasting(whole)
-
-
-def test_deadline_losses_and_the_clock_are_in_the_records_and_the_end_table(recipe: Any) -> None:
-    path = simulate(recipe("once", federation={"rounds": 2, "clients_per_round": 10, "deadline_s": 14.0}))
-    folder = RunFolder.open(path)
-    records = folder.rounds()
-    clock = 0.0
-    for record in records:
-        assert record.virtual is not None
-        clock += record.virtual.seconds
-        assert record.virtual.clock_s == pytest.approx(clock)
-        assert 1_500 < record.virtual.online < 2_100
-        for client in record.clients:
-            assert client.seconds is not None
-            assert client.seconds <= 14.0
-            assert (client.bytes_up > 0) == (client.outcome == "ok")
-            assert client.bytes_down > 0
-    checkpoint = folder.checkpoints.latest()
-    assert checkpoint is not None
-    assert checkpoint.extra["clock_s"] == pytest.approx(clock)
-    summary = summarise(folder)
-    assert summary.virtual is not None
-    assert summary.virtual.clock_s == pytest.approx(clock)
-    assert dict(rows_of(summary))["virtual time"].startswith(f"{seconds_text(clock)} in all, ")
-    scores = [record.central.accuracy for record in records if record.central]
-    first = next(r for r in records if r.central and r.central.accuracy == max(scores))
-    assert first.virtual
-    assert time_to_accuracy(records, max(scores)) == first.virtual.clock_s
-    assert time_to_accuracy(records, 1.1) is None
-    assert (folder.plots_path / "time.png").stat().st_size > 10_000
-    assert "Virtual time of a round" in render_page(folder)
-
-
-def test_without_simulated_devices_nothing_of_a_clock_is_written(recipe: Any, no_pictures: None) -> None:
-    path = simulate(recipe("plain", simulation={}, federation={"rounds": 1, "clients_per_round": 3}))
-    assert all("virtual" not in line for line in lasting(path))
-    checkpoint = RunFolder.open(path).checkpoints.latest()
-    assert checkpoint is not None
-    assert "clock_s" not in checkpoint.extra
-
-
-def test_noise_at_the_coordinator_hides_the_rounds_virtual_time(recipe: Any, no_pictures: None) -> None:
-    privacy = {"unit": "client", "noise_multiplier": 1.0, "delta": 1e-5, "clip": 1.0}
-    drawn = {"population": 3_000, "sampling_rate": 1e-3}
-    plain: dict[str, Any] = {"data": {"partition": SAMPLED, "holdout_fraction": 0.0}, "compression": {}}
-    federation = {"rounds": 1, "deadline_s": 14.0}
-    path = simulate(
-        recipe("hidden", privacy=privacy | drawn, federation=federation, aggregation={"weights": "uniform"}, **plain)
-    )
-    assert all(record.virtual is None for record in RunFolder.open(path).rounds())
