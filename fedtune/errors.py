@@ -15,7 +15,8 @@ FedtuneError
 │   ├── NonFiniteUpdate    NaN or infinity in what would be summed
 │   ├── MismatchedUpdate   other names, shapes or dtypes than the adapter has
 │   ├── WrongRank          a rank that the client was not given, or that its tensors do not have
-│   └── WeightOutOfRange   a claimed number of examples that cannot be true
+│   ├── WeightOutOfRange   a claimed number of examples that cannot be true
+│   └── MissingBody        an update whose client's copy of a trained body is not finished
 ├── PrivacyError           a mix or step that would break a stated privacy guarantee
 │   └── LedgerBroken       a privacy ledger was changed, cut short, rolled back or forked
 ├── TransportError         the other side cannot be reached, or refuses who is asking
@@ -94,6 +95,10 @@ class WrongRank(ProtocolError):
 
 class WeightOutOfRange(ProtocolError):
     """A claimed number of examples that cannot be true."""
+
+
+class MissingBody(ProtocolError):
+    """An update whose client's copy of a trained body is not finished: the two count together or not at all."""
 
 
 class PrivacyError(FedtuneError):

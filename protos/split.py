@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from fedtune.errors import MalformedMessage
 from fedtune.split.activations import Kind, Shape
-from fedtune.split.asks import Answer, Ask, BackwardAsk, Coding, ForwardAsk, Packed, Span
+from fedtune.split.asks import Answer, Ask, BackwardAsk, Coding, ForwardAsk, Packed, Span, StepAsk, Stepped
 from protos.fedtune.v1 import split_pb2
 from protos.fedtune.v1.split_pb2 import SplitClientFrame, SplitServerFrame
 from protos.transfer import DamagedTransfer
@@ -18,6 +18,10 @@ _KINDS: dict[str, Kind] = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8
 def frames_of_ask(ask: Ask, chunk_bytes: int) -> Iterator[SplitClientFrame]:
     """The frames that carry an ask."""
     frame = SplitClientFrame()
+    if isinstance(ask, StepAsk):
+        frame.step.number, frame.step.factor, frame.step.last = ask.number, ask.factor, ask.last
+        yield frame
+        return
     if isinstance(ask, ForwardAsk):
         frame.forward.number, frame.forward.mask, frame.forward.silent = ask.number, ask.mask, ask.silent
         _set_span(frame.forward.output, ask.output)
@@ -33,9 +37,13 @@ def frames_of_ask(ask: Ask, chunk_bytes: int) -> Iterator[SplitClientFrame]:
         yield SplitClientFrame(more=split_pb2.More(data=data))
 
 
-def frames_of_answer(answer: Answer, chunk_bytes: int) -> Iterator[SplitServerFrame]:
-    """The frames that carry an answer."""
+def frames_of_answer(answer: Answer | Stepped, chunk_bytes: int) -> Iterator[SplitServerFrame]:
+    """The frames that carry an answer, or the word that steps have come."""
     frame = SplitServerFrame()
+    if isinstance(answer, Stepped):
+        frame.stepped.count = answer.count
+        yield frame
+        return
     frame.result.number, frame.result.backward = answer.number, answer.way == "backward"
     _begin(frame.result.tensor, answer.tensor, chunk_bytes)
     yield frame
@@ -71,11 +79,18 @@ class Gathering(Generic[MessageT]):
         if self._make is not None:
             raise MalformedMessage("a message begins in the middle of another one's tensor")
         shape = (tensor.rows, tensor.tokens, tensor.width)
-        if min(shape) < 1 or tensor.total_bytes != self._coding.size(shape):
+        if min(shape[0], shape[2]) < 1 or tensor.total_bytes != self._coding.size(shape):
             raise MalformedMessage(f"{tensor.total_bytes} bytes are announced for a tensor of shape {shape}")
         self._check(make(Packed(shape, b"")))
+        if not shape[1] and not tensor.data and not tensor.crc32:
+            return make(Packed(shape, b""))
         self._make, self._shape, self._crc32, self._buffer = make, shape, tensor.crc32, bytearray()
         return self.more(tensor.data)
+
+    def between(self) -> None:
+        """A frame that stands for itself; raises MalformedMessage in the middle of a tensor."""
+        if self._make is not None:
+            raise MalformedMessage("a step in the middle of a tensor")
 
     def more(self, data: bytes) -> MessageT | None:
         """More of the tensor; the message where it is whole."""
@@ -107,12 +122,15 @@ def take_ask(gathering: Gathering[Ask], frame: SplitClientFrame) -> Ask | None:
         case "backward":
             number = frame.backward.number
             return gathering.begin(frame.backward.gradient, lambda packed: BackwardAsk(number, packed))
+        case "step":
+            gathering.between()
+            return StepAsk(frame.step.number, frame.step.factor, frame.step.last)
         case "more":
             return gathering.more(frame.more.data)
     raise MalformedMessage(f"a frame {frame.WhichOneof('frame')!r} that is no part of an open stream")
 
 
-def take_answer(gathering: Gathering[Answer], frame: SplitServerFrame) -> Answer | None:
+def take_answer(gathering: Gathering[Answer], frame: SplitServerFrame) -> Answer | Stepped | None:
     """The answer that this frame completes; raises MalformedMessage for frames that are no part of one."""
     match frame.WhichOneof("frame"):
         case "result":
@@ -120,6 +138,9 @@ def take_answer(gathering: Gathering[Answer], frame: SplitServerFrame) -> Answer
             return gathering.begin(
                 frame.result.tensor, lambda packed: Answer(number, "backward" if backward else "forward", packed)
             )
+        case "stepped":
+            gathering.between()
+            return Stepped(frame.stepped.count)
         case "more":
             return gathering.more(frame.more.data)
     raise MalformedMessage(f"a frame {frame.WhichOneof('frame')!r} that is no part of an open stream")
@@ -145,6 +166,7 @@ def _rest(packed: Packed, chunk_bytes: int) -> Iterator[bytes]:
 
 
 def _set_span(span: split_pb2.Span, tokens: Span) -> None:
+    span.SetInParent()  # an empty stretch is there too
     span.begin, span.end = tokens
 
 

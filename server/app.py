@@ -9,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedtune.errors import RecipeError
 from fedtune.recipe import Recipe
 from fedtune.recipe.load import load_recipe
+from fedtune.split.copies import BodyCopies
 from server.listener import Listener
 from server.progress import ProgressBars
 from server.run import run
@@ -16,13 +17,14 @@ from server.run import run
 _FOLDER = "run-folder"
 
 
-def make_app(listener: Listener) -> ServerApp:
-    """A ServerApp whose run is told to `listener`."""
+def make_app(listener: Listener, copies: BodyCopies | None = None) -> ServerApp:
+    """A ServerApp whose run is told to `listener`; `copies` are those of the body that its clients train, if any."""
     made = ServerApp()
 
     @made.main()  # type: ignore[untyped-decorator]
     def main(grid: Grid, context: Context) -> None:
-        path = run(grid, _recipe(context), resume=bool(context.run_config.get("resume")), listener=listener)
+        resume = bool(context.run_config.get("resume"))
+        path = run(grid, _recipe(context), resume=resume, listener=listener, copies=copies)
         context.run_config[_FOLDER] = str(path)
 
     return made

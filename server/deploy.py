@@ -6,6 +6,7 @@ from flwr.app import Context, RecordDict
 
 from fedtune.data.table import with_labels
 from fedtune.recipe import Recipe
+from fedtune.split.local import body_copies
 from server.app import make_app, run_config, run_folder
 from server.keys.credentials import ServerKeys
 from server.link.grid import LinkGrid
@@ -22,13 +23,14 @@ def serve(recipe: Recipe, *, address: str, keys: Path | None, resume: bool, list
     """
     recipe = with_labels(recipe)
     listener = KnowsRun(listener)
-    beside = [split_service(recipe, run=listener.run)] if recipe.split.active else []
+    copies = body_copies(recipe)
+    beside = [split_service(recipe, run=listener.run, copies=copies)] if recipe.split.active else []
     with LinkGrid(address, ServerKeys(keys) if keys else None, beside=beside) as grid:
         listener.noted(f"listening on {grid.address}" + ("" if keys else "  (NOT ENCRYPTED, loopback only)"))
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
         context.run_config.update(run_config(recipe, resume=resume))
         # What ends the run early (a full disk, too few replies, the keyboard) ends it without a goodbye: clients stay,
         # and reconnect when the coordinator is started again with --resume.
-        make_app(listener)(grid, context)
+        make_app(listener, copies)(grid, context)
         grid.close("the run is finished")
         return run_folder(context)

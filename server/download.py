@@ -11,6 +11,7 @@ from fedtune.compression import Pipeline, make_pipeline
 from fedtune.compression.feedback import keep, target
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive_seed
+from fedtune.split.sides import client_side
 from fedtune.state import State, add, digest, shapes_of, subtract
 
 RESIDUAL = "download/"
@@ -42,19 +43,23 @@ class Download:
         self._steps: deque[Step] = deque(maxlen=LONGEST)
 
     def settle(self, before: Global, after: Global, round_: int) -> Global:
-        """The state that clients will reach from `before`: `after` itself where downloads are whole."""
+        """The state that clients will reach from `before`: `after` itself where downloads are whole.
+
+        What the coordinator trains of a body is sent to nobody, and stays what it is.
+        """
         if not self._pipeline.stages:
             return after
+        start, end = client_side(before.state), client_side(after.state)
         residual = {name.removeprefix(RESIDUAL): t for name, t in after.memory.items() if name.startswith(RESIDUAL)}
-        delta = subtract(after.state, before.state)
+        delta = subtract(end, start)
         seed = derive_seed(self._seed, "download", round_=round_)
         encoded = self._pipeline.encode(target(delta, residual, "classic"), seed=seed)
         sent = self._pipeline.decode(encoded, shapes_of(delta), seed=seed)
-        state = add(before.state, sent)
+        state = add(start, sent)
         left = {} if self._pipeline.lossless else keep(delta, residual, sent, "classic")
-        self._steps.append(Step(digest(before.state), digest(state), round_, encoded))
+        self._steps.append(Step(digest(start), digest(state), round_, encoded))
         memory = {**after.memory, **{f"{RESIDUAL}{name}": tensor for name, tensor in left.items()}}
-        return replace(after, state=state, memory=memory)
+        return replace(after, state={**after.state, **state}, memory=memory)
 
     def steps_from(self, held: str, state: State, limit: int) -> tuple[Step, ...]:
         """The steps that lead from the state that a client holds to `state`; none where they are unknown or too large.

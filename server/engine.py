@@ -16,6 +16,7 @@ from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.log import RoundSinks, open_sinks
 from fedtune.runs.record import RoundRecord, ScoreRecord
+from fedtune.split.copies import BodyCopies, offering
 from fedtune.state import digest, subtract
 from fedtune.training.base import LocalStep
 from fedtune.training.resident import Resident
@@ -47,6 +48,8 @@ class Setting:
     home: Resident
     step: LocalStep
     test_rows: Rows | None
+    copies: BodyCopies | None = None
+    """Those of a body that the clients train."""
 
 
 class Engine:
@@ -170,11 +173,13 @@ class Engine:
             self._frame,
             self._download,
             self._private,
+            self._setting.copies,
         )
         draw = rounds.draw(round_, names)
         with self._books.charge("train", round_) as charge:
             charge.reserve(draw.clients, draw)
-            outcome = rounds.run(round_, replace(position.world, clients=len(names)), draw)
+            with offering(self._setting.copies, self._setting.folder.info.id, round_, position.world.state):
+                outcome = rounds.run(round_, replace(position.world, clients=len(names)), draw)
             if outcome.aggregated:
                 charge.commit({c.client: c.outcome for c in outcome.clients}, outcome.world.digest())
         return self._close(position, outcome, started, len(there))
@@ -237,14 +242,16 @@ class Engine:
         with self._books.charge("evaluate", round_) as charge:
             charge.reserve(names)
             tasking = self._tasks()
-            score = score_federated(
-                self._exchange,
-                tasking.task("evaluate", round_, world),
-                names,
-                tasking,
-                deadline_s=self._setting.recipe.federation.deadline_s,
-                listener=self._listener,
-            )
+            task = tasking.task("evaluate", round_, world)
+            with offering(self._setting.copies, task.run, round_, world.state):
+                score = score_federated(
+                    self._exchange,
+                    task,
+                    names,
+                    tasking,
+                    deadline_s=self._setting.recipe.federation.deadline_s,
+                    listener=self._listener,
+                )
             charge.commit({}, world.digest())
         return score
 

@@ -6,13 +6,14 @@ from fedtune.adapters.slots import Slots, choose_slots, narrow_shapes
 from fedtune.aggregation import SCHEMES, Frame
 from fedtune.errors import WrongRank
 from fedtune.recipe import Recipe
+from fedtune.split.sides import travels
 from fedtune.state import Shapes
 from server.tasking import Tasking
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The shapes of one client's update."""
+    """The shapes of one client's update; what the coordinator trains of a body is in none."""
 
     slots: Slots
     shapes: Shapes
@@ -29,7 +30,7 @@ class Expectation:
         names = tuple(frame.shapes)
         trained = scheme.trains(names, round_)
         stays = frozenset(scheme.keeps(names))
-        self._shapes = {name: frame.shapes[name] for name in sorted(trained) if name not in stays}
+        self._shapes = {name: frame.shapes[name] for name in sorted(trained) if name not in stays and travels(name)}
         self._control = {name: frame.shapes[name] for name in sorted(trained)} if recipe.training.scaffold else {}
         self._may_differ = frame.form in scheme.heterogeneous_for
 

@@ -10,7 +10,9 @@ from fedtune.errors import DuplicateUpdate, FedtuneError, MalformedMessage, Unkn
 from fedtune.recipe import AggregationSection
 from fedtune.runs.record import ClientRecord
 from fedtune.seeds import derive_seed
+from fedtune.split.copies import BodyCopies
 from fedtune.split.counted import BODY_DOWN, BODY_UP
+from fedtune.state import shapes_of
 from fedtune.wire import Refusal, Task, Update, decode
 from server.copies import Copies
 from server.exchange import Reply
@@ -34,8 +36,13 @@ class Intake:
         seed: int,
         copies: Copies | None = None,
         withheld: bool = False,
+        bodies: BodyCopies | None = None,
     ) -> None:
-        """`withheld`: under privacy nothing counts that a client says of its rows beside its update."""
+        """`withheld`: under privacy nothing counts that a client says of its rows beside its update.
+
+        `bodies`: the clients' copies of a body; each update is joined with its client's, or does not count.
+        """
+        self._bodies = bodies
         self._task = task
         self._expected = expected
         self._aggregator = aggregator
@@ -56,6 +63,12 @@ class Intake:
 
     def take(self, reply: Reply, *, bytes_down: int) -> ClientRecord:
         """Add one reply, or say in its record why not."""
+        record = self._judge(reply, bytes_down)
+        if self._bodies and record.outcome != "ok":
+            self._bodies.drop(reply.client)
+        return record
+
+    def _judge(self, reply: Reply, bytes_down: int) -> ClientRecord:
         if reply.failure:
             return self._record(reply, bytes_down, reply.failure, reply.detail)
         try:
@@ -85,6 +98,9 @@ class Intake:
         delta = self._copies.delta(reply.client, sent, message.feedback_round) if self._copies else sent
         check_delta(delta, expected.shapes, self._section)
         check_delta(message.control, expected.control, self._section)
+        if self._bodies:
+            delta = {**delta, **self._bodies.take(self._task.run, self._task.round, reply.client)}
+            check_delta(delta, shapes_of(delta), self._section)
         weight = weigh(message.examples, self._section)
         self._aggregator.add(Contribution(reply.client, delta, weight, expected.slots, message.control))
         if self._copies:

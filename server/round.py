@@ -9,6 +9,7 @@ from fedtune.compression import make_pipeline
 from fedtune.compression.feedback import feedback_of
 from fedtune.recipe import Recipe
 from fedtune.runs.record import ClientRecord
+from fedtune.split.copies import BodyCopies
 from server.copies import Copies
 from server.download import Download
 from server.exchange import Exchange
@@ -45,8 +46,13 @@ class TrainingRound:
         frame: Frame,
         download: Download,
         private: ClientPrivacy | None = None,
+        bodies: BodyCopies | None = None,
     ) -> None:
-        """`private`: the coordinator's mechanism of client-level privacy, the same one for all rounds of a run."""
+        """`private`: the coordinator's mechanism of client-level privacy, the same one for all rounds of a run.
+
+        `bodies`: the clients' copies of a split model's body, where it is trained.
+        """
+        self._bodies = bodies
         self._recipe = recipe
         self._private = private
         self._frame = frame
@@ -84,6 +90,7 @@ class TrainingRound:
             seed=self._recipe.run.seed,
             copies=copies,
             withheld=self._recipe.privacy.unit != "none",
+            bodies=self._bodies,
         )
         self._listener.asked(round_, len(draw.clients), "train")
         deadline = self._exchange.clock.now() + section.deadline_s

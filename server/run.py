@@ -9,12 +9,14 @@ from fedtune.aggregation import SCHEMES
 from fedtune.aggregation.frame import frame_of
 from fedtune.audit.ledger import folder_digest
 from fedtune.data.table import central_rows, with_labels
-from fedtune.errors import FedtuneError
+from fedtune.errors import FedtuneError, RunError
 from fedtune.privacy.plan import calibrated
 from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.plots import draw_plots
 from fedtune.runs.world import world_of
+from fedtune.split.copies import BodyCopies
+from fedtune.split.joined import joined
 from fedtune.state import parameter_count
 from fedtune.training.make import scoring_step
 from fedtune.training.resident import resident
@@ -25,12 +27,15 @@ from server.promise import promise
 from server.soup import final_checkpoint, soup
 
 
-def run(grid: Grid, recipe: Recipe, *, resume: bool, listener: Listener) -> Path:
-    """Run `recipe` over `grid` and return its run folder; raises FedtuneError, and the folder says why it ended."""
+def run(grid: Grid, recipe: Recipe, *, resume: bool, listener: Listener, copies: BodyCopies | None = None) -> Path:
+    """Run `recipe` over `grid` and return its run folder; raises FedtuneError, and the folder says why it ended.
+
+    `copies` are those that the body's clients train, where the recipe trains it.
+    """
     recipe = calibrated(with_labels(recipe))
     with RunFolder.create(recipe, resume=resume) as folder:
         try:
-            _run(grid, folder, listener)
+            _run(grid, folder, listener, copies)
         except KeyboardInterrupt:
             folder.end("stopped", "stopped from outside; go on with --resume")
             raise
@@ -42,15 +47,17 @@ def run(grid: Grid, recipe: Recipe, *, resume: bool, listener: Listener) -> Path
         return folder.path
 
 
-def _run(grid: Grid, folder: RunFolder, listener: Listener) -> None:
+def _run(grid: Grid, folder: RunFolder, listener: Listener, copies: BodyCopies | None) -> None:
     recipe = folder.recipe
-    home = resident(recipe)
+    if recipe.split.trains_body and copies is None:
+        raise RunError('nothing here serves the body that this recipe trains; set split.body = "frozen"')
+    home = joined(resident(recipe))
     folder.describe(
         model_fingerprint=home.loaded.fingerprint,
         trainable_parameters=parameter_count(home.initial.values()),
         adapted_modules=len(home.attached.targets()),
     )
-    setting = Setting(recipe, folder, home, scoring_step(home), central_rows(recipe, home.loaded))
+    setting = Setting(recipe, folder, home, scoring_step(home), central_rows(recipe, home.loaded), copies)
     if sentence := promise(recipe):
         listener.noted(sentence)
         folder.describe(promise=sentence)

@@ -8,6 +8,7 @@ from fedtune.aggregation import SCHEMES, Frame, Global
 from fedtune.audit.ledger import Offer
 from fedtune.recipe import Recipe
 from fedtune.recipe.ranks import rank_of
+from fedtune.split.sides import client_side
 from fedtune.state import State, digest, parameter_count
 from fedtune.training.resident import Resident
 from fedtune.wire import Task, TaskKind, encode
@@ -70,7 +71,8 @@ class Tasking:
     def task(self, kind: TaskKind, round_: int, world: Global) -> Task:
         """The task of a round, whole, without factors and shift."""
         self._shift = world.shift
-        self._state = digest(world.state)
+        state = client_side(world.state)
+        self._state = digest(state)
         self._copies = rounds_of(world)
         return Task(
             kind=kind,
@@ -80,7 +82,7 @@ class Tasking:
             recipe_fingerprint=self._fingerprint,
             model_fingerprint=self._model_fingerprint,
             base=world.digest(),
-            state={name: tensor for name, tensor in world.state.items() if name not in self._keeps},
+            state={name: tensor for name, tensor in state.items() if name not in self._keeps},
             sketch=self._sketch,
             shared_digest=self._shared_digest,
             shift_key=world.shift.key,

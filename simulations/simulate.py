@@ -11,10 +11,12 @@ from client.work import Workplace
 from fedtune.data.table import with_labels
 from fedtune.recipe import Recipe
 from fedtune.runs.kept import Keep
-from fedtune.split.local import local_bodies
+from fedtune.split.copies import BodyCopies
+from fedtune.split.local import body_copies, local_bodies
 from fedtune.training.device import choose_device
 from server.app import make_app, run_config, run_folder
 from server.listener import Listener
+from simulations.bodies import BodiesAlong, BodiesApart
 from simulations.cohort import CohortGrid, work_with
 from simulations.devices.make import make_devices
 from simulations.groups import Answers, Grouped
@@ -37,10 +39,15 @@ def simulate(
     population = Population.of(recipe)
     keep = Keep(Path(recipe.run.folder) / recipe.run.name / "clients")
     # Loaded before workers are forked, which share its memory.
-    bodies = local_bodies(recipe) if recipe.split.active else None
+    copies = body_copies(recipe)
+    bodies = local_bodies(recipe, copies) if recipe.split.active else None
     workplace = Workplace(population, keep=keep, open_body=bodies)
-    with Workers(workplace, count) if count > 1 else nullcontext(Grouped(workplace)) as answers:
-        return run_with(recipe, population.names, answers, sizes=population.sizes, resume=resume, listener=listener)
+    apart = BodiesApart(workplace, copies) if copies else workplace
+    with Workers(apart, count) if count > 1 else nullcontext(Grouped(workplace)) as answers:
+        all_of_it = BodiesAlong(answers, copies) if copies and count > 1 else answers
+        return run_with(
+            recipe, population.names, all_of_it, sizes=population.sizes, resume=resume, listener=listener, copies=copies
+        )
 
 
 def run_with(
@@ -51,16 +58,17 @@ def run_with(
     sizes: Callable[[str], tuple[int, int]] | None = None,
     resume: bool = False,
     listener: Listener | None = None,
+    copies: BodyCopies | None = None,
 ) -> Path:
     """Run `recipe` over clients of these names, whom `answers` answers for; returns the run folder.
 
     A virtual clock runs where the recipe simulates devices and `sizes` says how many rows a client learns from and
-    how many it holds out.
+    how many it holds out. `copies` are those of a split model's body, where the recipe trains it.
     """
     grid = CohortGrid(names, work_with(answers))
     if recipe.simulation.active and sizes is not None:
         grid = TimedGrid(names, work_with(answers), make_devices(recipe, names, sizes))
     config = run_config(recipe, resume=resume)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(config))
-    make_app(listener or Listener())(grid, context)
+    make_app(listener or Listener(), copies)(grid, context)
     return run_folder(context)

@@ -4,10 +4,22 @@ from collections import OrderedDict, deque
 from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from fedtune.errors import MalformedMessage
 from fedtune.split.activations import Shape
-from fedtune.split.asks import Answer, Ask, BackwardAsk, ForwardAsk, Packed, Way, gradient_shape, output_shape
+from fedtune.split.asks import (
+    Answer,
+    Ask,
+    BackwardAsk,
+    ForwardAsk,
+    Packed,
+    StepAsk,
+    Stepped,
+    Way,
+    gradient_shape,
+    output_shape,
+)
 
 _REMEMBERED = 1024
 """So many finished micro-batches are remembered, to know answers that come again."""
@@ -28,6 +40,7 @@ class Numbers:
 
     Guarantees: an ask goes out once a connection at most, and over later ones until it is answered: nothing is lost. An
     answer is handed on once, however often it comes: nothing is doubled. No more micro-batches are out than `window`.
+    A step goes out behind all gradients before it and in front of all micro-batches after it.
     """
 
     def __init__(self) -> None:
@@ -35,7 +48,13 @@ class Numbers:
         self._slots: dict[int, Slot] = {}
         self._outside: set[int] = set()
         """Which of them the coordinator was sent."""
-        self._ready: deque[tuple[int, Way]] = deque()
+        self._steps: dict[int, tuple[StepAsk, Future[None]]] = {}
+        """Steps that the coordinator has not confirmed."""
+        self._said = 0
+        """Steps so far."""
+        self.begun = False
+        """Was anything asked?"""
+        self._ready: deque[tuple[int, Way | Literal["step"]]] = deque()
         """What to send, in this order."""
         self._taken: deque[tuple[int, Way]] = deque()
         self._finished: OrderedDict[int, tuple[Shape, ...]] = OrderedDict()
@@ -48,6 +67,7 @@ class Numbers:
         """Ask for a micro-batch's output; raises ValueError where its number was used."""
         if ask.number in self._slots:
             raise ValueError(f"micro-batch {ask.number} was sent already")
+        self.begun = True
         slot = self._slots[ask.number] = Slot(ask)
         self._ready.append((ask.number, "forward"))
         return slot.output
@@ -63,10 +83,20 @@ class Numbers:
         self._ready.append((ask.number, "backward"))
         return slot.gradient
 
+    def step(self, factor: float, *, last: bool) -> "Future[None]":
+        """Say that an optimiser step is over; raises ValueError where gradients of it are still to come."""
+        if any(slot.ask.gradient is not None for slot in self._slots.values()):
+            raise ValueError("a step follows the answers to all gradients before it")
+        ask, future = StepAsk(self._said, factor, last), Future[None]()
+        self._steps[ask.number] = ask, future
+        self._ready.append((ask.number, "step"))
+        self._said, self.begun = self._said + 1, True
+        return future
+
     @property
     def unfinished(self) -> int:
-        """Micro-batches that are not finished."""
-        return len(self._slots)
+        """Micro-batches and steps that are not finished."""
+        return len(self._slots) + len(self._steps)
 
     @property
     def outside(self) -> int:
@@ -85,7 +115,10 @@ class Numbers:
             for future in (slot.output, slot.gradient):
                 if not future.done():
                     future.set_exception(error)
+        for _, stepped in self._steps.values():
+            stepped.set_exception(error)
         self._slots.clear()
+        self._steps.clear()
         self.lost()
 
     # -- the connection's side
@@ -97,6 +130,8 @@ class Numbers:
         self._outside = self._slots.keys() & there
         self._ready.clear()
         self._taken.clear()
+        # What is not finished was begun after every step: a step follows the answers to all before it.
+        self._ready.extend((number, "step") for number in sorted(self._steps))
         for number, slot in sorted(self._slots.items()):
             if number not in there:
                 # What has gone back already, or can, needs no second output.
@@ -118,6 +153,11 @@ class Numbers:
         if not self._open:
             return None
         for position, (number, way) in enumerate(self._ready):
+            if way == "step":
+                del self._ready[position]
+                if number in self._steps:
+                    return self._steps[number][0]
+                return self.next_ask()
             slot = self._slots[number]
             if way == "backward" and number in self._outside and slot.back is not None:
                 del self._ready[position]
@@ -137,8 +177,11 @@ class Numbers:
                 f"an answer of shape {answer.tensor.shape} to micro-batch {answer.number}, which nobody asked for"
             )
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: Answer | Stepped) -> None:
         """An answer has come; one that came before is acknowledged again."""
+        if isinstance(answer, Stepped):
+            self._confirm(answer.count)
+            return
         slot = self._slots.get(answer.number)
         if slot is None:
             self._taken.append((answer.number, answer.way))
@@ -156,6 +199,12 @@ class Numbers:
             self._finish(slot)
         if not future.done():
             future.set_result(answer.tensor)
+
+    def _confirm(self, count: int) -> None:
+        if count > self._said:
+            raise MalformedMessage(f"the coordinator has taken {count} steps, and was told of {self._said}")
+        for number in [number for number in self._steps if number < count]:
+            self._steps.pop(number)[1].set_result(None)
 
     def _finish(self, slot: Slot) -> None:
         number = slot.ask.number

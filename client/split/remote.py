@@ -103,7 +103,8 @@ class RemoteBody:
         self._stream: SplitStream | None = None
         self._thread = threading.Thread(target=self._run, name="fedtune-split", daemon=True)
         self._thread.start()
-        self.in_flight = self._wait_for_terms().window
+        terms = self._wait_for_terms()
+        self.in_flight, self.trains = terms.window, terms.trains
 
     def forward(self, number: int, smashed: Smashed, wants: Wants, *, train: bool) -> RemotePending:
         """As `Body.forward`; raises OversizeMessage where the coordinator would not take it."""
@@ -118,6 +119,21 @@ class RemoteBody:
         """As `Body.backward`; raises ValueError where no gradient of this micro-batch was to come."""
         ask = BackwardAsk(number, self._coding.pack(gradient))
         return self._ask(number, lambda: self._numbers.backward(ask))
+
+    def step(self, factor: float, *, last: bool) -> None:
+        """As `Body.step`; with `last` the coordinator has confirmed every step when this returns."""
+        with self._changed:
+            self._refuse_over()
+            future = self._numbers.step(factor, last=last)
+            self._changed.notify_all()
+        if not last:
+            return
+        try:
+            future.result(self._answer_s)
+        except TimeoutError:
+            raise TransportError(
+                f"the coordinator's body has not confirmed its last step in {self._answer_s:g} s"
+            ) from None
 
     def close(self) -> None:
         """Tell the coordinator to forget the share; whoever waits for an answer gets a TransportError."""
@@ -141,13 +157,16 @@ class RemoteBody:
 
     def _ask(self, number: int, say: "Callable[[], Future[Packed]]") -> RemotePending:
         with self._changed:
-            if self._error is not None:
-                raise self._error
-            if self._closing.is_set():
-                raise TransportError("the share is closed; open another one")
+            self._refuse_over()
             future = say()
             self._changed.notify_all()
         return RemotePending(future, self._coding, number, self._answer_s)
+
+    def _refuse_over(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._closing.is_set():
+            raise TransportError("the share is closed; open another one")
 
     def _check_size(self, hidden: Packed, mask: bytes) -> None:
         limit = self._terms.max_tensor_bytes if self._terms else 0
@@ -209,6 +228,8 @@ class RemoteBody:
         coding = coding_of(opened)
         if self._terms is not None and (coding, opened.width) != (self._coding, self._terms.width):
             raise TransportError("the coordinator has changed how activations cross the cuts within a round")
+        if opened.trains and not opened.resumed and self._numbers.begun:
+            raise TransportError("the coordinator has forgotten the body that it trained for this share, which is lost")
         opened.window = min(opened.window, self._wanted)
         self._coding, self._terms = coding, opened
         self._backoff.reset()

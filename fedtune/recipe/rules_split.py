@@ -23,13 +23,34 @@ def _keys_without_a_split(r: Recipe) -> str | None:
     )
 
 
-@refuses("split.body")
-def _trained_body(r: Recipe) -> str | None:
-    if not r.split.active or r.split.body == "frozen":
+@refuses("split.body", "adapter.kind")
+def _body_of_another_kind(r: Recipe) -> str | None:
+    if not r.split.trains_body or r.split.body == r.adapter.kind:
         return None
     return (
-        f'split.body = "{r.split.body}" is not in this version: the coordinator keeps the body as it is; set body = '
-        '"frozen", and have clients train more by tail_layers or train_head'
+        f'split.body = "{r.split.body}" and adapter.kind = "{r.adapter.kind}" would make one export of two kinds; set '
+        f'both alike ("full", "lora" or "square"), or body = "frozen"'
+    )
+
+
+@refuses("split.body", "training.scaffold", "training.proximal")
+def _corrected_steps_of_a_body(r: Recipe) -> str | None:
+    if not r.split.trains_body or not (r.training.scaffold or r.training.proximal):
+        return None
+    key = "scaffold = false" if r.training.scaffold else "proximal = 0"
+    return (
+        f'split.body = "{r.split.body}" has the coordinator take the steps of the body by its gradients alone, and '
+        f'scaffold and proximal correct those of the client; set {key}, or body = "frozen"'
+    )
+
+
+@refuses("split.body", "training.steps")
+def _body_without_a_step(r: Recipe) -> str | None:
+    if not r.split.trains_body or r.training.steps != 0:
+        return None
+    return (
+        f'split.body = "{r.split.body}" is trained in the steps through the body, and training.steps = 0 takes none; '
+        'set steps to 1 or more, or body = "frozen"'
     )
 
 

@@ -30,7 +30,8 @@ class SplitSection(Section):
     """The share of rows that take part in split training: those that the short-circuited model gets most wrong (EL2N,
     arXiv 2107.07075)."""
     body: Literal["frozen", "lora", "square", "full"] = "frozen"
-    """What the coordinator trains of the body: nothing, an adapter (SplitLoRA, arXiv 2407.00952), or all of it."""
+    """What the coordinator trains of the body: nothing, or as the `adapter.kind` of the same name an adapter
+    (SplitLoRA, arXiv 2407.00952) or all of it (SplitFed, arXiv 2004.12088)."""
     activations: Literal["fp32", "fp16", "bf16", "int8", "topk"] = "fp32"
     """How numbers cross the cuts. `int8`: one scale a token. `topk`: the largest of each token in int8."""
     topk: float = Field(0.1, gt=0, le=1)
@@ -49,6 +50,11 @@ class SplitSection(Section):
     def active(self) -> bool:
         """Is the model split?"""
         return self.head_layers is not None
+
+    @property
+    def trains_body(self) -> bool:
+        """Does the coordinator train anything of the body?"""
+        return self.active and self.body != "frozen"
 
 
 def kept_rows(rows: int, keep: float) -> int:

@@ -16,6 +16,7 @@ from fedtune.runs.checkpoint import Checkpoint, remove_folder
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.kept import ABOUT, OWN, default_folder, newest_round, read_about, read_state, recipe_of
 from fedtune.runs.world import world_of
+from fedtune.split.joined import joined
 from fedtune.training.resident import Resident
 
 Format = Literal["peft", "merged"]
@@ -108,7 +109,7 @@ def _load(folder: RunFolder, checkpoint: Checkpoint) -> Resident:
 
 
 def _build(recipe: Recipe, known: str, path: Path) -> Resident:
-    resident = Resident.build(_without_training(recipe))
+    resident = joined(Resident.build(_without_training(recipe)))
     if known and resident.loaded.fingerprint != known:
         raise RunError(
             f"{recipe.model.name} is not the model that {path} was trained on (fingerprint "

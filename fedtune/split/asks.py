@@ -23,15 +23,17 @@ class Coding:
     def pack(self, tensor: torch.Tensor) -> "Packed":
         """A (B, T, D) tensor as bytes; raises TrainingError where it is not finite."""
         batch, tokens, width = tensor.shape
-        return Packed((batch, tokens, width), encode(tensor, self.kind, self.topk))
+        return Packed((batch, tokens, width), encode(tensor, self.kind, self.topk) if tokens else b"")
 
     def unpack(self, packed: "Packed", device: torch.device | str = "cpu") -> torch.Tensor:
         """The fp32 tensor on `device`; raises MalformedMessage."""
+        if not packed.shape[1]:
+            return torch.zeros(packed.shape, device=device)
         return decode(packed.data, packed.shape, self.kind, self.topk, device=device)
 
     def size(self, shape: Shape) -> int:
-        """The bytes of a tensor of this shape."""
-        return encoded_bytes(shape, self.kind, self.topk)
+        """The bytes of a tensor of this shape; none without tokens."""
+        return encoded_bytes(shape, self.kind, self.topk) if shape[1] else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class ForwardAsk:
     output: Span
     """The tokens that are wanted of the body's output."""
     gradient: Span | None
-    """The tokens whose gradient will be wanted; None where nothing has to be kept for it."""
+    """The tokens whose gradient will be wanted; None where nothing has to be kept for it, and an empty stretch where a
+    trained body alone needs the way back."""
     silent: bool = False
     """Is the output known to the client already? Then the input is kept alone."""
 
@@ -67,6 +70,18 @@ class BackwardAsk:
 
 
 @dataclass(frozen=True, slots=True)
+class StepAsk:
+    """Take an optimiser step with the gradients that have come back since the last one."""
+
+    number: int
+    """Steps are numbered by the client too, from 0 up."""
+    factor: float
+    """The share of the peak rates."""
+    last: bool
+    """Does no training follow?"""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The wanted tokens of the output, or of the gradient."""
 
@@ -75,7 +90,14 @@ class Answer:
     tensor: Packed
 
 
-Ask = ForwardAsk | BackwardAsk
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """So many steps are with the body: they need not be said again."""
+
+    count: int
+
+
+Ask = ForwardAsk | BackwardAsk | StepAsk
 
 
 def span_of(wanted: slice, tokens: int) -> Span:

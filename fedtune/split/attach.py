@@ -24,7 +24,7 @@ from fedtune.models.head import is_inside
 from fedtune.models.load import load_model
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive_seed
-from fedtune.split.cut import Cut, layer_number, whole_name
+from fedtune.split.cut import Cut, layer_number, name_of_body, whole_name
 from fedtune.split.family import family_of
 from fedtune.split.prompt import Prompts
 from fedtune.state import Shapes, State, copy_state, shapes_of
@@ -113,14 +113,19 @@ class SplitAttached(Attached):
         AdapterError where a number is NaN or infinite, or `folder` holds other files; RunError where it cannot be
         written.
         """
+        self.write(folder, base, weights={}, products={})
+
+    def write(self, folder: Path, base: str, *, weights: State, products: Products) -> None:
+        """As `save`, with what is trained of the body beside it, by its names in the whole model."""
         prompt = copy_state({name.removeprefix(PREFIX): p for name, p in self._prompts.items()})
         about = self._about() if prompt else {}
         if isinstance(self._inner, Full):
-            weights = self._inner.replaced(base)
-            write_replaced(replace(weights, tensors=self._renamed(weights.tensors), prompt=prompt, about=about), folder)
+            own = self._inner.replaced(base)
+            tensors = self._renamed(own.tensors) | weights
+            write_replaced(replace(own, tensors=tensors, prompt=prompt, about=about), folder)
         elif isinstance(self._inner, LowRank):
             saved = self._inner.saved(base)
-            products = {whole_name(name, self._cut): pair for name, pair in saved.products.items()}
+            products = {whole_name(name, self._cut): pair for name, pair in saved.products.items()} | products
             refuse_not_finite(prompt, folder)
             more = about_file(base, self._recipe.model.task, about) | prompt_files(prompt) if prompt else {}
             write_adapter(replace(saved, products=products), folder, more)
@@ -130,6 +135,10 @@ class SplitAttached(Attached):
 
         Raises AdapterError where there are soft prompts, ModelError where the model cannot be loaded.
         """
+        return self.merged_with({})
+
+    def merged_with(self, body: State) -> nn.Module:
+        """As `merged`, with weights of the body in it, by their names in the whole model."""
         if self._prompts:
             raise AdapterError(
                 "soft prompts stand among a model's tokens, and no weight can take them up; "
@@ -138,8 +147,12 @@ class SplitAttached(Attached):
         seed = derive_seed(self._recipe.run.seed, "head")
         whole = load_model(self._recipe.model, device=torch.device("cpu"), seed=seed)
         own = copy_state(dict(self._inner.merged().named_parameters()))
-        put_in(Replaced(whole.source, self._recipe.model.task, self._renamed(own)), whole.model)
+        put_in(Replaced(whole.source, self._recipe.model.task, self._renamed(own) | body), whole.model)
         return whole.model
+
+    def name_of_body(self, name: str) -> str:
+        """What a tensor or module of the body is called in the whole model."""
+        return f"{self._loaded.model.base_model_prefix}.{name_of_body(name, self._cut)}"
 
     def _about(self) -> dict[str, Any]:
         model = self._recipe.model.model_dump(mode="json", exclude_defaults=True)

@@ -1,7 +1,7 @@
 """The contract of a split model: what crosses the cuts, and what a body does with it, wherever the body is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -28,7 +28,12 @@ class Wants:
     output: slice = field(default_factory=lambda: slice(None))
     """The tokens of the body's output that the tail reads."""
     gradient: slice | None = field(default_factory=lambda: slice(None))
-    """The tokens at the first cut whose gradient the client needs; None where it needs none."""
+    """The tokens at the first cut whose gradient the client needs; None where it needs none, and an empty stretch where
+    the body alone needs the way back."""
+
+    def of_trained(self) -> "Wants":
+        """The same where the body is trained: every micro-batch goes back, if for the body alone."""
+        return replace(self, gradient=slice(0, 0)) if self.gradient is None else self
 
 
 class Pending(Protocol):
@@ -49,11 +54,14 @@ class Body(Protocol):
     asked for in any order. `backward` of a number follows the result of its `forward`, at most once.
 
     Guarantees: what an answer is depends on its own micro-batch alone (to rounding, where a body serves several clients
-    in one pass); the body's weights are the same after a frozen body's round.
+    in one pass), and where the body is trained on the steps before it; a frozen body's weights are the same after a
+    round.
     """
 
     in_flight: int
     """How many micro-batches may be on their way at once, at least 1."""
+    trains: bool
+    """Is a copy of the body trained for this share? Then every micro-batch of training goes back through it."""
 
     def forward(self, number: int, smashed: Smashed, wants: Wants, *, train: bool) -> Pending:
         """Send a micro-batch through the body: (B, T', D) for the tokens of `wants.output`.
@@ -66,6 +74,14 @@ class Body(Protocol):
         """Send the gradient of the loss by the body's output, (B, T', D), back through it.
 
         The answer is the gradient by the tokens of `wants.gradient` at the first cut.
+        """
+        ...
+
+    def step(self, factor: float, *, last: bool) -> None:
+        """An optimiser step of the client: the trained copy takes one too, at `factor` times its peak rates.
+
+        Follows the answers to all of the step's `backward`s. With `last` no training follows, and the body has taken
+        every step when this returns. Raises TransportError where it does not answer.
         """
         ...
 

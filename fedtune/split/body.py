@@ -1,11 +1,14 @@
 """The body: a base model of the middle layers alone, with `transformers`' own masks and position encodings."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
+from fedtune.adapters.base import Attached
 from fedtune.models.fingerprint import fingerprint
 from fedtune.models.load import from_tensors, refuse_missing
 from fedtune.models.quiet import quiet_transformers
@@ -14,6 +17,7 @@ from fedtune.recipe import ModelSection
 from fedtune.split.cut import Cut, with_cut
 from fedtune.split.family import Family
 from fedtune.split.views import NoPositions, PassOn
+from fedtune.state import State
 
 
 class BodyModel(nn.Module):
@@ -31,6 +35,36 @@ class BodyModel(nn.Module):
         """What the whole model is called."""
         self.width = int(model.config.hidden_size)
         """D, numbers a token."""
+        self.attached: Attached | None = None
+        """What the coordinator trains of it; None where it is frozen."""
+        self.initial: State = {}
+        """The trained tensors as they were attached."""
+        self._names: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    def train_by(self, attached: Attached) -> None:
+        """Let the tensors of `attached`, which sits on `model`, be those that are trained."""
+        own = {id(parameter): name for name, parameter in self.named_parameters()}
+        self.attached, self.initial = attached, attached.read()
+        self._names = {name: own[id(parameter)] for name, parameter in attached.parameters().items()}
+
+    def run_with(
+        self, tensors: Mapping[str, torch.Tensor], hidden: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """As `forward`, with `tensors` in the place of the trained ones, by their names in `attached`.
+
+        Guarantees: the body's own tensors stay as they are; it may be called from any thread.
+        """
+        with self._lock:
+            named = {self._names[name]: tensor for name, tensor in tensors.items()}
+            output: torch.Tensor = functional_call(self, named, (hidden, mask))
+            return output
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy trained tensors into place; raises AdapterError where names or shapes differ."""
+        if self.attached is not None:
+            with self._lock:
+                self.attached.load(state)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, D) after the head's layers becomes (B, T, D) before the tail's.
@@ -40,7 +74,8 @@ class BodyModel(nn.Module):
         more: dict[str, Any] = {} if mask is None else {"attention_mask": mask}
         if self.family.task == "causal-lm":
             more["use_cache"] = False
-        output: torch.Tensor = self.model(**{self.family.hidden: hidden}, **more).last_hidden_state
+        with self._lock:
+            output: torch.Tensor = self.model(**{self.family.hidden: hidden}, **more).last_hidden_state
         return output
 
 

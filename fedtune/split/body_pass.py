@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from fedtune.split.asks import Coding
 from fedtune.split.bits import unpack_mask
+from fedtune.split.copies import BodyCopy
 from fedtune.split.entry import Entry
 
 Rows = tuple[int, int, int]
@@ -23,7 +24,7 @@ class Engine:
     """A body and how it is called."""
 
     body: nn.Module
-    """(B, T, D), mask (B, T) or None -> (B, T, D); frozen."""
+    """(B, T, D), mask (B, T) or None -> (B, T, D); of what is trained of it each session has a copy."""
     device: torch.device
     coding: Coding
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -42,11 +43,13 @@ class Engine:
         client's own process.
         """
         (hidden, mask), places = _join(list(inputs.values()))
-        with torch.enable_grad() if keep else torch.no_grad(), _Counting(self.body, counts=keep) as counted:
+        copy = next(iter(inputs)).session.copy  # who has one shares no pass
+        with torch.enable_grad() if keep else torch.no_grad(), _Counting(self.body, copy, counts=keep) as counted:
             leaf = hidden.requires_grad_(keep)
             with self.autocast():
-                output = self.body(leaf, mask).to(torch.float32)
-        return Pass(dict(zip(inputs, places, strict=True)), leaf, output, counted.bytes)
+                made: torch.Tensor = self.body(leaf, mask) if copy is None else copy.run(leaf, mask, train=keep)
+                output = made.to(torch.float32)
+        return Pass(dict(zip(inputs, places, strict=True)), leaf, output, counted.bytes, copy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,24 @@ class Back:
     places: Mapping[Entry, Rows]
     last: bool
     """Does nobody else wait for a gradient?"""
+    copy: BodyCopy | None
 
     def run(self, given: Mapping[Entry, torch.Tensor]) -> dict[Entry, torch.Tensor]:
-        """(B, T'', D) each: the gradient by the wanted tokens of the inputs, of `given`, that by their outputs."""
+        """(B, T'', D) each: the gradient by the wanted tokens of the inputs, of `given`, that by their outputs.
+
+        Those by the tensors of a copy are added to it.
+        """
         wanted = [self.outputs[entry] for entry in given]
-        (by_input,) = torch.autograd.grad(wanted, self.leaf, list(given.values()), retain_graph=not self.last)
+        trained = self.copy.parameters if self.copy else ()
+        by_input, *of_body = torch.autograd.grad(
+            wanted,
+            (self.leaf, *trained),
+            list(given.values()),
+            retain_graph=not self.last,
+            allow_unused=bool(trained),
+        )
+        if self.copy:
+            self.copy.add(of_body)
         return {entry: self._cut(entry, by_input) for entry in given}
 
     def _cut(self, entry: Entry, by_input: torch.Tensor) -> torch.Tensor:
@@ -77,12 +93,20 @@ class Pass:
     Guarantees: after `drop`, and after the last `leave`, nothing of the pass is referred to from here.
     """
 
-    def __init__(self, places: dict[Entry, Rows], leaf: torch.Tensor, output: torch.Tensor, bytes_: int) -> None:
+    def __init__(
+        self,
+        places: dict[Entry, Rows],
+        leaf: torch.Tensor,
+        output: torch.Tensor,
+        bytes_: int,
+        copy: BodyCopy | None = None,
+    ) -> None:
         self.places = places
         """Where each micro-batch is that waits for something."""
         self._leaf: torch.Tensor | None = leaf
         self._output: torch.Tensor | None = output
         self._bytes = bytes_
+        self._copy = copy
         self._rows = max(end for _, end, _ in places.values())
 
     def output_of(self, entry: Entry) -> torch.Tensor:
@@ -94,7 +118,8 @@ class Pass:
         outputs = {entry: self._wanted(entry) for entry in entries}
         if self._leaf is None:
             raise RuntimeError("the graph of this pass was freed")
-        return Back(self._leaf, outputs, dict(self.places), last=self.places.keys() <= outputs.keys())
+        last = self.places.keys() <= outputs.keys()
+        return Back(self._leaf, outputs, dict(self.places), last=last, copy=self._copy)
 
     def waiting(self) -> Collection[Entry]:
         """The micro-batches that share the pass and are not done."""
@@ -110,7 +135,7 @@ class Pass:
         self.places.pop(entry, None)
         entry.graph = None
         if not self.places:
-            self._leaf = self._output = None
+            self._leaf = self._output = self._copy = None
 
     def drop(self) -> None:
         """Free the graph now: it cannot be freed for one of its micro-batches alone."""
@@ -142,11 +167,12 @@ def _join(inputs: list[Input]) -> tuple[Input, list[Rows]]:
 
 
 class _Counting:
-    """Counts the bytes that autograd keeps of a pass, beside the body's own weights; each storage once."""
+    """Counts the bytes that autograd keeps of a pass, beside the body's weights; each storage once."""
 
-    def __init__(self, body: nn.Module, *, counts: bool) -> None:
+    def __init__(self, body: nn.Module, copy: BodyCopy | None, *, counts: bool) -> None:
         self.bytes = 0
-        self._seen = {tensor.untyped_storage().data_ptr() for tensor in (*body.parameters(), *body.buffers())}
+        weights = (*body.parameters(), *body.buffers(), *(copy.parameters if copy else ()))
+        self._seen = {tensor.untyped_storage().data_ptr() for tensor in weights}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept) if counts else None
 
     def _pack(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ class CountedBody:
     """
 
     def __init__(self, body: Body, split: SplitSection) -> None:
-        self.in_flight = body.in_flight
+        self.in_flight, self.trains = body.in_flight, body.trains
         self.crossed = Crossed()
         self._body, self._split = body, split
         self._asked: dict[int, int] = {}
@@ -52,12 +52,16 @@ class CountedBody:
         self.crossed.down += self._size(rows, self._asked.pop(number, 0), width)
         return self._body.backward(number, gradient)
 
+    def step(self, factor: float, *, last: bool) -> None:
+        """As the body's; a step is a header."""
+        self._body.step(factor, last=last)
+
     def close(self) -> None:
         """Close the body; the counts stay."""
         self._body.close()
 
     def _size(self, rows: int, tokens: int, width: int) -> int:
-        return encoded_bytes((rows, tokens, width), self._split.activations, self._split.topk)
+        return encoded_bytes((rows, tokens, width), self._split.activations, self._split.topk) if tokens else 0
 
 
 def _count(chosen: slice, tokens: int) -> int:

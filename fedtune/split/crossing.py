@@ -36,7 +36,9 @@ class Crossing:
     output: int
     """Down: of the body's output, as many as the tail reads; up again: their gradients, where one comes back."""
     gradient: int
-    """Down: gradients at the first cut; 0 where the client trains nothing before it, and then no gradient is sent."""
+    """Down: gradients at the first cut; 0 where the client trains nothing before it."""
+    goes_back: bool
+    """Does a gradient go up? Not where nothing before the tail is trained, in the head or in the body."""
 
     @classmethod
     def of(cls, split: SplitSection, cut: Cut, family: Family, tokens: int) -> "Crossing":
@@ -48,15 +50,16 @@ class Crossing:
             output = 1
         else:
             output = own if family.task == "causal-lm" else every
-        return cls(every, output, _gradient(split, cut, every))
+        gradient = _gradient(split, cut, every)
+        return cls(every, output, gradient, goes_back=bool(gradient) or split.trains_body)
 
     def bytes(self, split: SplitSection, width: int, rows: int = 1) -> Ways:
         """Of one pass of a micro-batch of `rows`, encoded as the recipe has it; message headers are left out."""
         smashed, output, gradient = (
-            encoded_bytes((rows, tokens, width), split.activations, split.topk)
+            encoded_bytes((rows, tokens, width), split.activations, split.topk) if tokens else 0
             for tokens in (self.smashed, self.output, self.gradient)
         )
-        return Ways(smashed + output, output + gradient) if self.gradient else Ways(smashed, output)
+        return Ways(smashed + output, output + gradient) if self.goes_back else Ways(smashed, output)
 
 
 def _gradient(split: SplitSection, cut: Cut, every: int) -> int:

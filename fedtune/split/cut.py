@@ -84,6 +84,14 @@ def whole_name(name: str, cut: Cut) -> str:
     return dotted.removesuffix(".")
 
 
+def name_of_body(name: str, cut: Cut) -> str:
+    """What a tensor or module of the body is called in the whole base model."""
+    dotted = renumbered(f"{name}.", dict(enumerate(cut.body_layers())))
+    if dotted is None:
+        raise ModelError(f"{name} is not part of a body of {cut.body} layers.")
+    return dotted.removesuffix(".")
+
+
 def shortened(config: Any, layers: tuple[int, ...]) -> Any:
     """A copy of a config for a model of these layers alone."""
     short = copy.deepcopy(config)

@@ -53,7 +53,7 @@ class Pipeline:
         """
         counts = [count_targets(batch) for batch in batches]
         jobs = deque((batch, count / sum(counts)) for batch, count in zip(batches, counts, strict=True) if count)
-        wants = self._parts.wants()
+        wants = self._parts.wants().of_trained() if self._body.trains else self._parts.wants()
         sent: deque[_Passing] = deque()
         turned: deque[_Passing] = deque()
         mean = torch.zeros((), device=self._resident.device)
@@ -106,8 +106,11 @@ class Pipeline:
 
     def _finish(self, one: _Passing, wants: Wants) -> None:
         """The way back through the head."""
-        if one.back is not None and wants.gradient is not None:
-            one.smashed.hidden[:, wants.gradient].backward(one.back.result().to(self._resident.device))  # type: ignore[no-untyped-call]
+        if one.back is None or wants.gradient is None:
+            return
+        gradient = one.back.result()
+        if gradient.shape[1]:
+            one.smashed.hidden[:, wants.gradient].backward(gradient.to(self._resident.device))  # type: ignore[no-untyped-call]
 
     def _output(self, one: _Passing) -> tuple[Batch, Any]:
         hidden = one.answer.result().to(self._resident.device)

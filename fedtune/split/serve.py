@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from fedtune.errors import TransportError
-from fedtune.split.asks import Answer, Ask, Coding, ForwardAsk, Way
+from fedtune.split.asks import Answer, Ask, BackwardAsk, Coding, ForwardAsk, StepAsk, Stepped, Way
+from fedtune.split.base import Share
 from fedtune.split.batching import Batching
 from fedtune.split.body_pass import Engine
+from fedtune.split.copies import BodyCopies
 from fedtune.split.limits import SplitLimits
 from fedtune.split.session import Session
 from fedtune.split.worker import Worker
@@ -27,10 +29,12 @@ class BodyServer:
     too, and is computed again from their inputs when their gradients come.
 
     Args:
-        body: (B, T, D), mask -> (B, T, D), frozen.
+        body: (B, T, D), mask -> (B, T, D).
         width: D.
-        batching: how micro-batches share passes; what pays on the device unless it is given.
+        batching: how micro-batches share passes; what pays on the device unless it is given. Clients with copies of
+            their own share none.
         autocast: the precision of a pass, as a context.
+        copies: what is trained of the body; None where it is frozen.
     """
 
     def __init__(
@@ -43,8 +47,10 @@ class BodyServer:
         limits: SplitLimits | None = None,
         batching: Batching | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        copies: BodyCopies | None = None,
     ) -> None:
         device = torch.device(device)
+        self._copies = copies
         self.width = width
         self.coding = coding or Coding()
         self.limits = limits or SplitLimits()
@@ -53,17 +59,18 @@ class BodyServer:
         self._away: dict[str, float] = {}
         self._heard: dict[Session, Callable[[], None]] = {}
         engine = Engine(body, device, self.coding, autocast)
-        self._worker = Worker(
-            engine, batching or Batching.on(device), self._changed, self._tell, lambda: len(self._heard)
-        )
+        batching = Batching() if copies else batching or Batching.on(device)
+        self._worker = Worker(engine, batching, self._changed, self._tell, lambda: len(self._heard))
 
     # -- a client's side
 
-    def open(self, client: str, id_: str, heard: Callable[[], None]) -> tuple[Session, bool]:
+    def open(
+        self, client: str, id_: str, heard: Callable[[], None], *, run: str = "", round_: int = 0
+    ) -> tuple[Session, bool]:
         """The session of a client, and whether it is one that was there before; another one of its ends here.
 
         `heard` is called, with a lock held and from any thread, when there is an answer or the session has failed.
-        Raises TransportError where the body has its clients.
+        Raises TransportError where the body has its clients, or where its copies are not for this run and round.
         """
         with self._changed:
             session = self._sessions.get(client)
@@ -72,7 +79,8 @@ class BodyServer:
                 self._end(client)
                 if len(self._sessions) >= self.limits.max_clients:
                     raise TransportError(f"the body serves its {self.limits.max_clients} clients already; try later")
-                session = self._sessions[client] = Session(client, id_, self.coding, self.width, self.limits)
+                copy = self._copies.open(Share(run, round_, client)) if self._copies else None
+                session = self._sessions[client] = Session(client, id_, self.coding, self.width, self.limits, copy)
             session.attach()
             self._away.pop(client, None)
             self._heard[session] = heard
@@ -83,13 +91,17 @@ class BodyServer:
         with self._changed:
             if isinstance(ask, ForwardAsk):
                 session.check_forward(ask)
-            else:
+            elif isinstance(ask, BackwardAsk):
                 session.check_backward(ask)
 
     def ask(self, session: Session, ask: Ask) -> None:
         """Work for the body, unless it is known already; raises MalformedMessage or OversizeMessage."""
         with self._changed:
             if session.closed:
+                return
+            if isinstance(ask, StepAsk):
+                session.step(ask)
+                self._tell(session)
                 return
             if isinstance(ask, ForwardAsk):
                 entry = session.forward(ask)
@@ -110,7 +122,7 @@ class BodyServer:
         with self._changed:
             return session.held()
 
-    def next_answer(self, session: Session) -> Answer | None:
+    def next_answer(self, session: Session) -> Answer | Stepped | None:
         """What to send next; raises what the session failed of."""
         with self._changed:
             if session.failure is not None:

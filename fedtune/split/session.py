@@ -7,8 +7,20 @@ from dataclasses import replace
 
 from fedtune.errors import MalformedMessage, OversizeMessage
 from fedtune.split.activations import Shape
-from fedtune.split.asks import Answer, BackwardAsk, Coding, ForwardAsk, Packed, Way, check_span, output_shape
+from fedtune.split.asks import (
+    Answer,
+    BackwardAsk,
+    Coding,
+    ForwardAsk,
+    Packed,
+    StepAsk,
+    Stepped,
+    Way,
+    check_span,
+    output_shape,
+)
 from fedtune.split.bits import mask_bytes
+from fedtune.split.copies import BodyCopy
 from fedtune.split.entry import Entry, Graph
 from fedtune.split.limits import FP32_BYTES, SplitLimits
 
@@ -20,9 +32,14 @@ class Session:
     and goes out again over the next connection. `close` and `detach` free what they say when they return.
     """
 
-    def __init__(self, client: str, id_: str, coding: Coding, width: int, limits: SplitLimits) -> None:
+    def __init__(
+        self, client: str, id_: str, coding: Coding, width: int, limits: SplitLimits, copy: BodyCopy | None = None
+    ) -> None:
         self.client = client
         self.id = id_
+        self.copy = copy
+        """What is trained of the body for this client; None where nothing is, and when the session is over."""
+        self.trains = copy is not None
         self.closed = False
         self.connected = True
         """Does anybody wait for answers? Without, no graph is kept."""
@@ -37,6 +54,9 @@ class Session:
         self._highest = -1
         self._last_done = time.monotonic()
         self._outbox: deque[Answer] = deque()
+        self._steps = 0
+        self._told = 0
+        """Steps that this connection was told of."""
 
     # -- what the client says
 
@@ -66,7 +86,7 @@ class Session:
         if ask.mask and len(ask.mask) != mask_bytes(batch, tokens):
             raise MalformedMessage(f"a mask of {len(ask.mask)} bytes for {batch} rows of {tokens} tokens")
         check_span(ask.output, tokens)
-        if ask.gradient is not None:
+        if ask.gradient is not None and not (self.trains and ask.gradient == (0, 0)):
             check_span(ask.gradient, tokens)
         self._check_size(ask.hidden.shape)
         if sum(entry.need for entry in self.entries.values()) + self._need(ask) > self._limits.max_bytes:
@@ -102,6 +122,23 @@ class Session:
                 f"a gradient of shape {ask.gradient.shape} for an output of shape {output_shape(entry.ask)}"
             )
         return entry
+
+    def step(self, ask: StepAsk) -> None:
+        """The client's optimiser step is over; one that is known is acknowledged again.
+
+        Raises MalformedMessage where nothing is trained, for a step out of order or before the gradients it covers, and
+        for rates that cannot be.
+        """
+        if ask.number < self._steps:
+            self._told = min(self._told, ask.number)
+            return
+        waits = any(e.ask.gradient is not None and not self._answered(e, "backward") for e in self.entries.values())
+        if self.copy is None or ask.number > self._steps or waits:
+            raise MalformedMessage(f"step {ask.number} comes before what it follows, or where no body is trained")
+        if not 0 <= ask.factor <= 1:
+            raise MalformedMessage(f"a step at {ask.factor} times the peak rates")
+        self._steps, self._last_done = self._steps + 1, time.monotonic()
+        self.copy.step(ask.factor, last=ask.last)
 
     def acknowledge(self, number: int, way: Way) -> None:
         """The client has this answer; what was kept for it alone goes."""
@@ -145,8 +182,11 @@ class Session:
         self.failure = self.failure or error
         self.close()
 
-    def next_answer(self) -> Answer | None:
-        """The next answer to send; it stays kept until it is acknowledged."""
+    def next_answer(self) -> Answer | Stepped | None:
+        """The next thing to send; an answer stays kept until it is acknowledged."""
+        if self._told < self._steps:
+            self._told = self._steps
+            return Stepped(self._steps)
         while self._outbox:
             answer = self._outbox.popleft()
             entry = self.entries.get(answer.number)
@@ -159,6 +199,7 @@ class Session:
     def attach(self) -> None:
         """A connection is there: all answers that are not acknowledged go out again."""
         self.connected = True
+        self._told = 0
         self._outbox = deque(entry.answer for entry in self.entries.values() if entry.answer is not None)
 
     def detach(self) -> None:
@@ -174,6 +215,7 @@ class Session:
         self.detach()
         self.entries.clear()
         self._outbox.clear()
+        self.copy = None
 
     def idle_s(self, now: float) -> float:
         """How long the client has owed something, at the monotonic time `now`; 0 while the body is at work alone."""

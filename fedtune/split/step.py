@@ -78,7 +78,11 @@ class SplitStep:
         )
 
     def _counted(self, assignment: Assignment, body: CountedBody, seed: int) -> LocalResult:
-        result = train_client(self._resident, assignment, accumulate=Pipeline(self._resident, body, seed).accumulate)
+        def stepped(factor: float, last: bool) -> None:
+            if body.trains:
+                body.step(factor, last=last)
+
+        result = train_client(self._resident, assignment, Pipeline(self._resident, body, seed).accumulate, stepped)
         crossed = {BODY_UP: float(body.crossed.up), BODY_DOWN: float(body.crossed.down)}
         return replace(result, metrics={**result.metrics, **crossed})
 

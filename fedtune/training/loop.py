@@ -30,6 +30,8 @@ Outcome = tuple[State, dict[str, float], dict[str, float]]
 """The state after training, the sums of the learning rates by name, and metrics."""
 Accumulate = Callable[[Resident, list[Batch]], torch.Tensor]
 """Adds the gradient of the mean loss over all targets of some batches; returns that loss, on the device."""
+Stepped = Callable[[float, bool], None]
+"""Hears of each optimiser step: its share of the peak rates, and whether it is the last."""
 SMALLER = "lower training.batch_size and raise training.accumulate, or set training.gradient_checkpointing = true"
 
 
@@ -49,10 +51,17 @@ def accumulate_gradient(resident: Resident, batches: list[Batch]) -> torch.Tenso
     return mean
 
 
+def _alone(_factor: float, _last: bool) -> None:
+    """Nobody else steps."""
+
+
 def train_client(
-    resident: Resident, assignment: Assignment, accumulate: Accumulate = accumulate_gradient
+    resident: Resident,
+    assignment: Assignment,
+    accumulate: Accumulate = accumulate_gradient,
+    stepped: Stepped = _alone,
 ) -> LocalResult:
-    """Train one client on the resident model; each optimiser step's gradient is `accumulate`'s.
+    """Train one client on the resident model; each optimiser step's gradient is `accumulate`'s, `stepped` hears of it.
 
     Guarantees: the result depends on the assignment and the recipe alone; torch's random state and the model's
     mode are afterwards what they were before, and no gradient is left. What the client does not train is bit for bit
@@ -62,7 +71,7 @@ def train_client(
     started = perf_counter()
     total = 0 if assignment.trained == () else count_steps(len(assignment.rows), resident.recipe.training)
     if total:
-        state, moved, metrics = _train(resident, assignment, total, accumulate)
+        state, moved, metrics = _train(resident, assignment, total, accumulate, stepped)
     else:
         state, moved, metrics = _leave(resident, assignment)
     metrics |= {"steps": float(total), "seconds": perf_counter() - started}
@@ -76,7 +85,7 @@ def _leave(resident: Resident, assignment: Assignment) -> Outcome:
     return copy_state(assignment.state), {}, {}
 
 
-def _train(resident: Resident, assignment: Assignment, total: int, accumulate: Accumulate) -> Outcome:
+def _train(resident: Resident, assignment: Assignment, total: int, accumulate: Accumulate, stepped: Stepped) -> Outcome:
     dropout = derive_seed(assignment.seed, "dropout")
     with resident.lock:
         resident.attached.shift_to(assignment.shift)
@@ -87,7 +96,7 @@ def _train(resident: Resident, assignment: Assignment, total: int, accumulate: A
             seeded(resident.device, dropout),
             within_memory(resident.device, advice=SMALLER),
         ):
-            loss, rates = _take_steps(resident, assignment, parameters, total, accumulate)
+            loss, rates = _take_steps(resident, assignment, parameters, total, accumulate, stepped)
         state = resident.attached.read()
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
         raise diverged(resident, assignment, "weights are", total)
@@ -100,6 +109,7 @@ def _take_steps(
     parameters: Mapping[str, nn.Parameter],
     total: int,
     accumulate: Accumulate,
+    stepped: Stepped,
 ) -> tuple[float, dict[str, float]]:
     """All local steps; returns the mean of the steps' losses, and the sums of their learning rates by name."""
     training, rows = resident.recipe.training, assignment.rows
@@ -110,13 +120,15 @@ def _take_steps(
     try:
         for done, step in enumerate(local_steps(len(rows), training, assignment.seed)):
             optimizer.zero_grad(set_to_none=True)
-            set_rate(optimizer, rate_factor(training.schedule, done, total, training.warmup_fraction))
+            factor = rate_factor(training.schedule, done, total, training.warmup_fraction)
+            set_rate(optimizer, factor)
             rates.add()
             loss_sum += accumulate(resident, [rows.batch(indices) for indices in step])
             for adjust in adjusting:
                 adjust()
             if training.max_grad_norm is not None:
                 clip_grad_norm_(parameters.values(), training.max_grad_norm)
+            stepped(factor, done + 1 == total)
             optimizer.step()
             if (done + 1) % FINITE_EVERY == 0 or done + 1 == total:
                 _require_finite(loss_sum, resident, assignment, done + 1)

@@ -95,7 +95,9 @@ class SplitService(SplitServicer):
         if (former := self._connections.get(guest.name)) is not None:
             former.replaced()
         try:
-            session, resumed = self.server.open(guest.name, opening.hello.session, connection.wake)
+            session, resumed = self.server.open(
+                guest.name, opening.hello.session, connection.wake, run=opening.run, round_=opening.round
+            )
         except TransportError as error:
             raise Refused("full", str(error), retryable=True) from error
         connection.session = session
@@ -122,6 +124,7 @@ class SplitService(SplitServicer):
             resumed=resumed,
             held=held,
             held_back=held_back,
+            trains=session.trains,
         )
 
     async def _sweep(self) -> None:

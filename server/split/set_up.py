@@ -8,6 +8,7 @@ import torch
 
 from fedtune.recipe import Recipe
 from fedtune.split.asks import Coding
+from fedtune.split.copies import BodyCopies
 from fedtune.split.limits import SplitLimits
 from fedtune.split.local import body_model
 from fedtune.split.serve import BodyServer
@@ -15,8 +16,10 @@ from fedtune.training.device import choose_device, has_bf16
 from server.split.service import SplitService
 
 
-def split_service(recipe: Recipe, *, run: Callable[[], str]) -> SplitService:
+def split_service(recipe: Recipe, *, run: Callable[[], str], copies: BodyCopies | None = None) -> SplitService:
     """The service of `recipe`'s body, to stand beside the link; the coordinator's own evaluation shares the weights.
+
+    `copies` are what it trains, the very ones that the run takes from; None where the body is frozen.
 
     Raises ModelError where the body cannot be loaded, RunError where the device is not there.
     """
@@ -35,5 +38,6 @@ def split_service(recipe: Recipe, *, run: Callable[[], str]) -> SplitService:
         device=device,
         limits=SplitLimits(in_flight=split.in_flight),
         autocast=autocast,
+        copies=copies,
     )
     return SplitService(server, body.fingerprint, run=run)

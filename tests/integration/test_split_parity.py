@@ -15,7 +15,7 @@ from tests.worlds import tiny_recipe, write_rows
 
 pytestmark = pytest.mark.processes
 SFPROMPT = {"prompt_tokens": 2, "local_epochs": 1, "keep": 0.6, "activations": "bf16"}
-SPLITFED = {"train_head": True, "in_flight": 2}
+SPLITFED = {"train_head": True, "in_flight": 2, "body": "full"}
 
 
 def recipe_of(rows, folder, name, split, **training):

@@ -15,7 +15,7 @@ from fedtune.runs.export import export
 from fedtune.runs.folder import RunFolder
 from fedtune.split.base import Smashed
 from fedtune.split.exported import load_exported
-from fedtune.split.local import body_model
+from fedtune.split.local import LocalBody, body_model
 from fedtune.split.release import release_of, said
 from fedtune.training.resident import Resident
 from simulations.simulate import simulate
@@ -129,15 +129,24 @@ def test_answers_are_learned(answers: Path, tmp_path: Path) -> None:
     "lines",
     [
         ("training.accumulate=3", 'split.activations="int8"'),
-        ('method=""', 'adapter.kind="lora"', "adapter.rank=2", "split.head_layers=1", "split.train_head=true"),
+        (
+            'method=""',
+            'adapter.kind="lora"',
+            "adapter.rank=2",
+            "split.head_layers=1",
+            'split.body="lora"',
+            "data.holdout_fraction=0.2",
+            'compression.download=["int8"]',
+        ),
     ],
-    ids=["sfprompt in int8", "lora"],
+    ids=["sfprompt in int8", "lora in tail and body"],
 )
 def test_a_run_resumes_to_the_bit_and_workers_change_none(lines: tuple[str, ...], images: Path, tmp_path: Path) -> None:
     whole = run(pictures(images, tmp_path, *lines, 'run.name="whole"'))
     run(pictures(images, tmp_path, *lines, 'run.name="parts"', "federation.rounds=1"))
     parts = run(pictures(images, tmp_path, *lines, 'run.name="parts"'), resume=True, workers=2)
     assert digests(parts) == digests(whole)
+    assert [record.federated for record in parts.rounds()] == [record.federated for record in whole.rounds()]
     assert len(set(digests(whole))) == 3
 
 
@@ -156,6 +165,13 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     ),
     "scaffold": ("split.local_epochs=0", "training.scaffold=true", "training.epochs=2"),
     "ranks": ('method=""', "adapter.rank=3", "split.head_layers=1", 'federation.ranks=["*1=1"]'),
+    "splitfed with its body": (
+        "split.local_epochs=0",
+        "split.keep=1.0",
+        "split.prompt_tokens=0",
+        "split.train_head=true",
+        'split.body="full"',
+    ),
     "linear probe": ("split.local_epochs=0", "split.keep=1.0", "split.prompt_tokens=0", "split.tail_layers=0"),
 }
 
@@ -167,6 +183,23 @@ def test_each_ablation_is_a_recipe_and_trains_something_else(images: Path, tmp_p
         folder = run(pictures(images, tmp_path, *lines, place, "federation.rounds=1", "federation.evaluate_every=0"))
         found[name] = digests(folder)[-1]
     assert len(set(found.values())) == len(ABLATIONS)
+
+
+def test_an_update_without_its_body_is_left_out_by_name(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[bool] = []
+
+    def forgets(body: LocalBody, factor: float, *, last: bool) -> None:
+        said.append(last)
+        step(body, factor, last=last and sum(said) != 2)
+
+    step = LocalBody.step
+    monkeypatch.setattr(LocalBody, "step", forgets)
+    lines = ('split.body="full"', "split.prompt_tokens=0", "federation.rounds=1", 'data.partition.scheme="iid"')
+    last = RunFolder.open(simulate(pictures(images, tmp_path, *lines))).rounds()[-1]
+    assert sorted(client.outcome for client in last.clients) == ["missing-body", "ok", "ok"]
+    assert last.aggregated
 
 
 def test_fifty_clients_share_one_body(images: Path, tmp_path: Path) -> None:

@@ -16,7 +16,19 @@ OPEN = ""
 MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
     # rule: (the sound recipe, what breaks it, a part of the sentence, what mends it)
     "_keys_without_a_split": ({}, {"split.keep": "0.5"}, "leaves the whole model", SPLIT),
-    "_trained_body": (SPLIT, {"split.body": '"lora"'}, "is not in this version", {"split.body": '"frozen"'}),
+    "_body_of_another_kind": (LORA, {"split.body": '"full"'}, "of two kinds", {"split.body": '"lora"'}),
+    "_corrected_steps_of_a_body": (
+        {**LORA, "split.body": '"lora"'},
+        {"training.proximal": "0.1"},
+        "by its gradients alone",
+        {"training.proximal": "0.0"},
+    ),
+    "_body_without_a_step": (
+        {**LORA, "split.body": '"lora"'},
+        {"training.steps": "0"},
+        "takes none",
+        {"training.steps": "3"},
+    ),
     "_split_under_privacy": (
         SPLIT,
         {"privacy.unit": '"client"', "privacy.epsilon": "3.0", "privacy.delta": "1e-5", "privacy.noise": '"client"'},

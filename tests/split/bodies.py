@@ -1,12 +1,20 @@
 """A small body whose tokens see each other, asks for it, and what autograd makes of them by itself."""
 
+from collections.abc import Mapping
+from typing import cast
+
 import torch
 from torch import nn
+from torch.func import functional_call
 
+from fedtune.recipe import TrainingSection
 from fedtune.split.asks import Answer, BackwardAsk, Coding, ForwardAsk
 from fedtune.split.bits import pack_mask
+from fedtune.split.body import BodyModel
+from fedtune.split.copies import BodyCopies
 from fedtune.split.serve import BodyServer
 from fedtune.split.session import Session
+from fedtune.split.sides import as_body
 
 WIDTH = 6
 
@@ -26,6 +34,23 @@ class Mixer(nn.Module):
         there = torch.ones(hidden.shape[:2]) if mask is None else mask.to(hidden.dtype)
         mean = (hidden * there.unsqueeze(2)).sum(1, keepdim=True) / there.sum(1)[:, None, None]
         return hidden + torch.tanh(self.own(hidden)) * torch.sigmoid(self.others(mean))
+
+
+class TrainedMixer(Mixer):
+    """The same with weights of its own for each client, as far as copies ask for it."""
+
+    def run_with(
+        self, tensors: Mapping[str, torch.Tensor], hidden: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        output: torch.Tensor = functional_call(self, dict(tensors), (hidden, mask))
+        return output
+
+
+def copies_of(body: TrainedMixer, training: TrainingSection, run: str, round_: int) -> BodyCopies:
+    """Copies of all its weights, offered for a round."""
+    copies = BodyCopies(cast("BodyModel", body), training)
+    copies.offer(run, round_, as_body(dict(body.named_parameters())))
+    return copies
 
 
 def tensor(seed: int, *shape: int) -> torch.Tensor:
@@ -70,6 +95,7 @@ def answers(server: BodyServer, session: Session) -> dict[tuple[int, str], torch
     """All answers that go out now, by number and way."""
     found = {}
     while (answer := server.next_answer(session)) is not None:
+        assert isinstance(answer, Answer)
         found[answer.number, answer.way] = unpacked(answer)
     return found
 

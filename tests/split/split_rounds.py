@@ -74,7 +74,7 @@ class Watched:
         self.most = 0
         """Micro-batches on their way at once, at most."""
         self._on_the_way: set[int] = set()
-        self.in_flight = recipe_.split.in_flight
+        self.in_flight, self.trains = recipe_.split.in_flight, False
 
     def __call__(self, share: Share) -> "Watched":
         self.shares.append(share)
@@ -119,13 +119,16 @@ class Late:
     def __init__(self, inner: LocalBody, seed: int) -> None:
         self._inner, self._draw = inner, random.Random(seed)
         self._asked: list[_Owed] = []
-        self.in_flight = inner.in_flight
+        self.in_flight, self.trains = inner.in_flight, inner.trains
 
     def forward(self, number: int, smashed: Smashed, wants: Wants, *, train: bool) -> "_Owed":
         return self._owe(lambda: self._inner.forward(number, smashed, wants, train=train).result())
 
     def backward(self, number: int, gradient: torch.Tensor) -> "_Owed":
         return self._owe(lambda: self._inner.backward(number, gradient).result())
+
+    def step(self, factor: float, *, last: bool) -> None:
+        self._inner.step(factor, last=last)
 
     def close(self) -> None:
         self._inner.close()

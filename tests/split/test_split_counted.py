@@ -9,7 +9,8 @@ import torch
 from fedtune.split.activations import encode
 from fedtune.split.base import Pending, Smashed, Wants
 from fedtune.split.bits import pack_mask
-from fedtune.split.local import LocalBody, body_model
+from fedtune.split.joined import joined
+from fedtune.split.local import LocalBody, body_copies, body_model, local_bodies
 from fedtune.split.plan import plan_split
 from server.intake import _whole
 from tests.split.split_rounds import home, recipe, rows, train
@@ -22,7 +23,7 @@ class Encoding:
     """A body that adds up the bytes of every tensor and mask that it is given and gives, encoded."""
 
     def __init__(self, body: LocalBody, pack: Callable[[torch.Tensor], bytes]) -> None:
-        self.in_flight = body.in_flight
+        self.in_flight, self.trains = body.in_flight, body.trains
         self.up = self.down = 0
         self._body, self._pack = body, pack
 
@@ -37,6 +38,9 @@ class Encoding:
         self.up += len(self._pack(gradient))
         self.down += len(self._pack(answer.result()))
         return answer
+
+    def step(self, factor: float, *, last: bool) -> None:
+        self._body.step(factor, last=last)
 
     def close(self) -> None:
         self._body.close()
@@ -62,7 +66,7 @@ def test_a_round_counts_the_bytes_of_what_is_encoded(family: str, kind: Any, mor
     assert body.up >= body.down > 0
 
 
-@pytest.mark.parametrize("more", [{}, {"prompt_tokens": 3}, {"tail_layers": 0}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"prompt_tokens": 3}, {"tail_layers": 0}, {"body": "full"}], ids=str)
 @pytest.mark.parametrize("family", ["vit", "bert"])
 def test_a_round_sends_what_the_plan_says(family: str, more: dict[str, Any]) -> None:
     split = {"keep": 0.5, "local_epochs": 1, **more}
@@ -72,7 +76,10 @@ def test_a_round_sends_what_the_plan_says(family: str, more: dict[str, Any]) -> 
     asked = recipe(family, split=split)
     planned = plan_split(asked, rows=COUNT, tokens=TOKENS)
     cost = next(cost for cost in planned.cuts if cost.cut == planned.wanted)
-    metrics = train(home(family, split=split), data).metrics
+    copies = body_copies(asked)
+    if copies:
+        copies.offer("r", 3, joined(home(family, split=split)).initial)
+    metrics = train(home(family, split=split), data, local_bodies(asked, copies)).metrics
     expected = cost.round.up - cost.update.up, cost.round.down - cost.update.down
     assert (metrics["body_up"], metrics["body_down"]) == pytest.approx(expected, rel=0.01)
 

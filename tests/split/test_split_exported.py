@@ -14,6 +14,7 @@ from fedtune.errors import AdapterError
 from fedtune.models.load import load_model
 from fedtune.split.base import Smashed
 from fedtune.split.exported import load_exported
+from fedtune.split.joined import joined
 from fedtune.split.local import body_model
 from fedtune.training.resident import Resident
 from tests.split.split_models import CPU, FAMILIES, batch
@@ -56,6 +57,33 @@ def test_the_merged_model_is_the_whole_with_what_was_trained(family: str) -> Non
         torch.testing.assert_close(merged(**inputs).logits, through_parts(resident, inputs), atol=1e-5, rtol=0)
         assert (merged(**inputs).logits - plain(resident)(**inputs).logits).abs().max() > 1e-3
     assert not any(parameter.requires_grad for parameter in merged.parameters())
+
+
+@pytest.mark.parametrize(("family", "kind"), [("vit", "full"), ("llama", "full"), ("gpt2", "lora"), ("bert", "square")])
+def test_what_was_trained_of_the_body_is_part_of_what_is_saved(family: str, kind: str, tmp_path: Path) -> None:
+    init = {"lora": "kaiming"}.get(kind, "weights")
+    resident = joined(home(family, adapter={"kind": kind, "init": init, "rank": 2}, split={"body": kind}))
+    inputs = batch(family)
+    draw = torch.Generator().manual_seed(2)
+    before = through_parts(resident, inputs)
+    names = resident.initial
+    state = {n: t + 0.1 * torch.randn(t.shape, generator=draw) * n.startswith("body.") for n, t in names.items()}
+    resident.attached.load(state)
+    expected = through_parts(resident, inputs)
+    assert (expected - before).abs().max() > 1e-3
+    with torch.no_grad():
+        torch.testing.assert_close(resident.attached.merged()(**inputs).logits, expected, atol=1e-5, rtol=0)
+    resident.attached.save(tmp_path / "w", base="the base")
+    model = plain(resident)
+    if kind == "full":
+        assert not model.load_state_dict(load_file(tmp_path / "w" / REPLACED), strict=False).unexpected_keys
+    else:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, tmp_path / "w")
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=0)
+    resident.attached.load(resident.initial)
 
 
 @pytest.mark.parametrize("family", ["vit", "bert", "gpt2"])

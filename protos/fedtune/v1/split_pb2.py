@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.fedtune.v1 import link_pb2 as protos_dot_fedtune_dot_v1_dot_link__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/fedtune/v1/split.proto\x12\nfedtune.v1\x1a\x1cprotos/fedtune/v1/link.proto\"\xa5\x02\n\x10SplitClientFrame\x12 \n\x04open\x18\x01 \x01(\x0b\x32\x10.fedtune.v1.OpenH\x00\x12&\n\x07\x66orward\x18\x02 \x01(\x0b\x32\x13.fedtune.v1.ForwardH\x00\x12(\n\x08\x62\x61\x63kward\x18\x03 \x01(\x0b\x32\x14.fedtune.v1.BackwardH\x00\x12 \n\x04more\x18\x04 \x01(\x0b\x32\x10.fedtune.v1.MoreH\x00\x12\"\n\x05taken\x18\x05 \x01(\x0b\x32\x11.fedtune.v1.TakenH\x00\x12*\n\theartbeat\x18\x06 \x01(\x0b\x32\x15.fedtune.v1.HeartbeatH\x00\x12\"\n\x05\x63lose\x18\x07 \x01(\x0b\x32\x11.fedtune.v1.CloseH\x00\x42\x07\n\x05\x66rame\"\xdd\x01\n\x10SplitServerFrame\x12$\n\x06opened\x18\x01 \x01(\x0b\x32\x12.fedtune.v1.OpenedH\x00\x12$\n\x06result\x18\x02 \x01(\x0b\x32\x12.fedtune.v1.ResultH\x00\x12 \n\x04more\x18\x03 \x01(\x0b\x32\x10.fedtune.v1.MoreH\x00\x12*\n\theartbeat\x18\x04 \x01(\x0b\x32\x15.fedtune.v1.HeartbeatH\x00\x12&\n\x07refusal\x18\x05 \x01(\x0b\x32\x13.fedtune.v1.RefusalH\x00\x42\x07\n\x05\x66rame\"b\n\x04Open\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x11.fedtune.v1.Hello\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x0c\n\x04\x62ody\x18\x05 \x01(\t\"\xc8\x01\n\x06Opened\x12\x0e\n\x06window\x18\x01 \x01(\r\x12\x18\n\x10max_tensor_bytes\x18\x02 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\r\x12\x13\n\x0bheartbeat_s\x18\x04 \x01(\x01\x12\r\n\x05\x63odec\x18\x05 \x01(\t\x12\x0c\n\x04topk\x18\x06 \x01(\x01\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0c\n\x04\x62ody\x18\x08 \x01(\t\x12\x0f\n\x07resumed\x18\t \x01(\x08\x12\x0c\n\x04held\x18\n \x03(\x04\x12\x11\n\theld_back\x18\x0b \x03(\x04\"l\n\x0b\x41\x63tivations\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\r\n\x05\x63rc32\x18\x05 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"\x14\n\x04More\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\"\n\x04Span\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"\xa6\x01\n\x07\x46orward\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\'\n\x06hidden\x18\x02 \x01(\x0b\x32\x17.fedtune.v1.Activations\x12\x0c\n\x04mask\x18\x03 \x01(\x0c\x12 \n\x06output\x18\x04 \x01(\x0b\x32\x10.fedtune.v1.Span\x12\"\n\x08gradient\x18\x05 \x01(\x0b\x32\x10.fedtune.v1.Span\x12\x0e\n\x06silent\x18\x06 \x01(\x08\"E\n\x08\x42\x61\x63kward\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12)\n\x08gradient\x18\x02 \x01(\x0b\x32\x17.fedtune.v1.Activations\"S\n\x06Result\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08\x62\x61\x63kward\x18\x02 \x01(\x08\x12\'\n\x06tensor\x18\x03 \x01(\x0b\x32\x17.fedtune.v1.Activations\")\n\x05Taken\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08\x62\x61\x63kward\x18\x02 \x01(\x08\"\x07\n\x05\x43lose2O\n\x05Split\x12\x46\n\x04Work\x12\x1c.fedtune.v1.SplitClientFrame\x1a\x1c.fedtune.v1.SplitServerFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/fedtune/v1/split.proto\x12\nfedtune.v1\x1a\x1cprotos/fedtune/v1/link.proto\"\xc7\x02\n\x10SplitClientFrame\x12 \n\x04open\x18\x01 \x01(\x0b\x32\x10.fedtune.v1.OpenH\x00\x12&\n\x07\x66orward\x18\x02 \x01(\x0b\x32\x13.fedtune.v1.ForwardH\x00\x12(\n\x08\x62\x61\x63kward\x18\x03 \x01(\x0b\x32\x14.fedtune.v1.BackwardH\x00\x12 \n\x04more\x18\x04 \x01(\x0b\x32\x10.fedtune.v1.MoreH\x00\x12\"\n\x05taken\x18\x05 \x01(\x0b\x32\x11.fedtune.v1.TakenH\x00\x12*\n\theartbeat\x18\x06 \x01(\x0b\x32\x15.fedtune.v1.HeartbeatH\x00\x12\"\n\x05\x63lose\x18\x07 \x01(\x0b\x32\x11.fedtune.v1.CloseH\x00\x12 \n\x04step\x18\x08 \x01(\x0b\x32\x10.fedtune.v1.StepH\x00\x42\x07\n\x05\x66rame\"\x85\x02\n\x10SplitServerFrame\x12$\n\x06opened\x18\x01 \x01(\x0b\x32\x12.fedtune.v1.OpenedH\x00\x12$\n\x06result\x18\x02 \x01(\x0b\x32\x12.fedtune.v1.ResultH\x00\x12 \n\x04more\x18\x03 \x01(\x0b\x32\x10.fedtune.v1.MoreH\x00\x12*\n\theartbeat\x18\x04 \x01(\x0b\x32\x15.fedtune.v1.HeartbeatH\x00\x12&\n\x07refusal\x18\x05 \x01(\x0b\x32\x13.fedtune.v1.RefusalH\x00\x12&\n\x07stepped\x18\x06 \x01(\x0b\x32\x13.fedtune.v1.SteppedH\x00\x42\x07\n\x05\x66rame\"b\n\x04Open\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x11.fedtune.v1.Hello\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x0c\n\x04\x62ody\x18\x05 \x01(\t\"\xd8\x01\n\x06Opened\x12\x0e\n\x06window\x18\x01 \x01(\r\x12\x18\n\x10max_tensor_bytes\x18\x02 \x01(\x04\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\r\x12\x13\n\x0bheartbeat_s\x18\x04 \x01(\x01\x12\r\n\x05\x63odec\x18\x05 \x01(\t\x12\x0c\n\x04topk\x18\x06 \x01(\x01\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0c\n\x04\x62ody\x18\x08 \x01(\t\x12\x0f\n\x07resumed\x18\t \x01(\x08\x12\x0c\n\x04held\x18\n \x03(\x04\x12\x11\n\theld_back\x18\x0b \x03(\x04\x12\x0e\n\x06trains\x18\x0c \x01(\x08\"l\n\x0b\x41\x63tivations\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\x12\r\n\x05\x63rc32\x18\x05 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"\x14\n\x04More\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\"\n\x04Span\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"\xa6\x01\n\x07\x46orward\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\'\n\x06hidden\x18\x02 \x01(\x0b\x32\x17.fedtune.v1.Activations\x12\x0c\n\x04mask\x18\x03 \x01(\x0c\x12 \n\x06output\x18\x04 \x01(\x0b\x32\x10.fedtune.v1.Span\x12\"\n\x08gradient\x18\x05 \x01(\x0b\x32\x10.fedtune.v1.Span\x12\x0e\n\x06silent\x18\x06 \x01(\x08\"E\n\x08\x42\x61\x63kward\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12)\n\x08gradient\x18\x02 \x01(\x0b\x32\x17.fedtune.v1.Activations\"4\n\x04Step\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x01(\x01\x12\x0c\n\x04last\x18\x03 \x01(\x08\"\x18\n\x07Stepped\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"S\n\x06Result\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08\x62\x61\x63kward\x18\x02 \x01(\x08\x12\'\n\x06tensor\x18\x03 \x01(\x0b\x32\x17.fedtune.v1.Activations\")\n\x05Taken\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08\x62\x61\x63kward\x18\x02 \x01(\x08\"\x07\n\x05\x43lose2O\n\x05Split\x12\x46\n\x04Work\x12\x1c.fedtune.v1.SplitClientFrame\x1a\x1c.fedtune.v1.SplitServerFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,29 +33,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.fedtune.v1.split_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SPLITCLIENTFRAME']._serialized_start=76
-  _globals['_SPLITCLIENTFRAME']._serialized_end=369
-  _globals['_SPLITSERVERFRAME']._serialized_start=372
-  _globals['_SPLITSERVERFRAME']._serialized_end=593
-  _globals['_OPEN']._serialized_start=595
-  _globals['_OPEN']._serialized_end=693
-  _globals['_OPENED']._serialized_start=696
-  _globals['_OPENED']._serialized_end=896
-  _globals['_ACTIVATIONS']._serialized_start=898
-  _globals['_ACTIVATIONS']._serialized_end=1006
-  _globals['_MORE']._serialized_start=1008
-  _globals['_MORE']._serialized_end=1028
-  _globals['_SPAN']._serialized_start=1030
-  _globals['_SPAN']._serialized_end=1064
-  _globals['_FORWARD']._serialized_start=1067
-  _globals['_FORWARD']._serialized_end=1233
-  _globals['_BACKWARD']._serialized_start=1235
-  _globals['_BACKWARD']._serialized_end=1304
-  _globals['_RESULT']._serialized_start=1306
-  _globals['_RESULT']._serialized_end=1389
-  _globals['_TAKEN']._serialized_start=1391
-  _globals['_TAKEN']._serialized_end=1432
-  _globals['_CLOSE']._serialized_start=1434
-  _globals['_CLOSE']._serialized_end=1441
-  _globals['_SPLIT']._serialized_start=1443
-  _globals['_SPLIT']._serialized_end=1522
+  _globals['_SPLITCLIENTFRAME']._serialized_end=403
+  _globals['_SPLITSERVERFRAME']._serialized_start=406
+  _globals['_SPLITSERVERFRAME']._serialized_end=667
+  _globals['_OPEN']._serialized_start=669
+  _globals['_OPEN']._serialized_end=767
+  _globals['_OPENED']._serialized_start=770
+  _globals['_OPENED']._serialized_end=986
+  _globals['_ACTIVATIONS']._serialized_start=988
+  _globals['_ACTIVATIONS']._serialized_end=1096
+  _globals['_MORE']._serialized_start=1098
+  _globals['_MORE']._serialized_end=1118
+  _globals['_SPAN']._serialized_start=1120
+  _globals['_SPAN']._serialized_end=1154
+  _globals['_FORWARD']._serialized_start=1157
+  _globals['_FORWARD']._serialized_end=1323
+  _globals['_BACKWARD']._serialized_start=1325
+  _globals['_BACKWARD']._serialized_end=1394
+  _globals['_STEP']._serialized_start=1396
+  _globals['_STEP']._serialized_end=1448
+  _globals['_STEPPED']._serialized_start=1450
+  _globals['_STEPPED']._serialized_end=1474
+  _globals['_RESULT']._serialized_start=1476
+  _globals['_RESULT']._serialized_end=1559
+  _globals['_TAKEN']._serialized_start=1561
+  _globals['_TAKEN']._serialized_end=1602
+  _globals['_CLOSE']._serialized_start=1604
+  _globals['_CLOSE']._serialized_end=1611
+  _globals['_SPLIT']._serialized_start=1613
+  _globals['_SPLIT']._serialized_end=1692
 # @@protoc_insertion_point(module_scope)

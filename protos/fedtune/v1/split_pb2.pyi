@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SplitClientFrame(_message.Message):
-    __slots__ = ("open", "forward", "backward", "more", "taken", "heartbeat", "close")
+    __slots__ = ("open", "forward", "backward", "more", "taken", "heartbeat", "close", "step")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     FORWARD_FIELD_NUMBER: _ClassVar[int]
     BACKWARD_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class SplitClientFrame(_message.Message):
     TAKEN_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
     open: Open
     forward: Forward
     backward: Backward
@@ -23,21 +24,24 @@ class SplitClientFrame(_message.Message):
     taken: Taken
     heartbeat: _link_pb2.Heartbeat
     close: Close
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., more: _Optional[_Union[More, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ..., heartbeat: _Optional[_Union[_link_pb2.Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ...) -> None: ...
+    step: Step
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., more: _Optional[_Union[More, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ..., heartbeat: _Optional[_Union[_link_pb2.Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ...) -> None: ...
 
 class SplitServerFrame(_message.Message):
-    __slots__ = ("opened", "result", "more", "heartbeat", "refusal")
+    __slots__ = ("opened", "result", "more", "heartbeat", "refusal", "stepped")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    STEPPED_FIELD_NUMBER: _ClassVar[int]
     opened: Opened
     result: Result
     more: More
     heartbeat: _link_pb2.Heartbeat
     refusal: _link_pb2.Refusal
-    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., more: _Optional[_Union[More, _Mapping]] = ..., heartbeat: _Optional[_Union[_link_pb2.Heartbeat, _Mapping]] = ..., refusal: _Optional[_Union[_link_pb2.Refusal, _Mapping]] = ...) -> None: ...
+    stepped: Stepped
+    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., more: _Optional[_Union[More, _Mapping]] = ..., heartbeat: _Optional[_Union[_link_pb2.Heartbeat, _Mapping]] = ..., refusal: _Optional[_Union[_link_pb2.Refusal, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("hello", "run", "round", "window", "body")
@@ -54,7 +58,7 @@ class Open(_message.Message):
     def __init__(self, hello: _Optional[_Union[_link_pb2.Hello, _Mapping]] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., window: _Optional[int] = ..., body: _Optional[str] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("window", "max_tensor_bytes", "chunk_bytes", "heartbeat_s", "codec", "topk", "width", "body", "resumed", "held", "held_back")
+    __slots__ = ("window", "max_tensor_bytes", "chunk_bytes", "heartbeat_s", "codec", "topk", "width", "body", "resumed", "held", "held_back", "trains")
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     MAX_TENSOR_BYTES_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +70,7 @@ class Opened(_message.Message):
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     HELD_BACK_FIELD_NUMBER: _ClassVar[int]
+    TRAINS_FIELD_NUMBER: _ClassVar[int]
     window: int
     max_tensor_bytes: int
     chunk_bytes: int
@@ -77,7 +82,8 @@ class Opened(_message.Message):
     resumed: bool
     held: _containers.RepeatedScalarFieldContainer[int]
     held_back: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, window: _Optional[int] = ..., max_tensor_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., heartbeat_s: _Optional[float] = ..., codec: _Optional[str] = ..., topk: _Optional[float] = ..., width: _Optional[int] = ..., body: _Optional[str] = ..., resumed: _Optional[bool] = ..., held: _Optional[_Iterable[int]] = ..., held_back: _Optional[_Iterable[int]] = ...) -> None: ...
+    trains: bool
+    def __init__(self, window: _Optional[int] = ..., max_tensor_bytes: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., heartbeat_s: _Optional[float] = ..., codec: _Optional[str] = ..., topk: _Optional[float] = ..., width: _Optional[int] = ..., body: _Optional[str] = ..., resumed: _Optional[bool] = ..., held: _Optional[_Iterable[int]] = ..., held_back: _Optional[_Iterable[int]] = ..., trains: _Optional[bool] = ...) -> None: ...
 
 class Activations(_message.Message):
     __slots__ = ("rows", "tokens", "width", "total_bytes", "crc32", "data")
@@ -132,6 +138,22 @@ class Backward(_message.Message):
     number: int
     gradient: Activations
     def __init__(self, number: _Optional[int] = ..., gradient: _Optional[_Union[Activations, _Mapping]] = ...) -> None: ...
+
+class Step(_message.Message):
+    __slots__ = ("number", "factor", "last")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    factor: float
+    last: bool
+    def __init__(self, number: _Optional[int] = ..., factor: _Optional[float] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class Stepped(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
     __slots__ = ("number", "backward", "tensor")

@@ -27,7 +27,7 @@ def audit_labels(recipe: Recipe, cut: Cut, rows: EncodedRows, *, noise: NoiseSou
     attached = attach_split(loaded, recipe, cut)
     parts = ClientParts.of(attached.model, cut, recipe.model.task, attached.prompts)
     wants = parts.wants()
-    if wants.gradient is None:
+    if wants.gradient is None and not recipe.split.trains_body:
         return None
     batch = rows.batch(range(len(rows)))
     with torch.no_grad():

@@ -15,6 +15,7 @@ from client.split.numbers import Numbers
 from fedtune.errors import MalformedMessage
 from fedtune.split.asks import Answer, Ask, BackwardAsk, Coding, Packed
 from fedtune.split.batching import Batching
+from fedtune.split.copies import BodyCopies
 from fedtune.split.entry import Entry
 from fedtune.split.limits import SplitLimits
 from fedtune.split.serve import BodyServer
@@ -31,9 +32,14 @@ BODY = Mixer()
 class Counting(BodyServer):
     """Remembers what the body computed."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: Mixer = BODY, copies: BodyCopies | None = None) -> None:
         super().__init__(
-            BODY, WIDTH, limits=SplitLimits(in_flight=WINDOW), batching=Batching(max_tokens=0), coding=Coding()
+            body,
+            WIDTH,
+            limits=SplitLimits(in_flight=WINDOW),
+            batching=Batching(max_tokens=0),
+            coding=Coding(),
+            copies=copies,
         )
         self.backwards: list[int] = []
         backward = self._worker._backward
@@ -48,8 +54,8 @@ class Counting(BodyServer):
 class Wire:
     """The two ends of a stream, without anything in between but frames as bytes."""
 
-    def __init__(self) -> None:
-        self.server = Counting()
+    def __init__(self, server: Counting | None = None) -> None:
+        self.server = server or Counting()
         self.backwards: list[int] = []
         """What coordinators that are gone computed."""
         self.restarts = 0
