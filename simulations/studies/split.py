@@ -7,8 +7,11 @@ from simulations.studies.plan import Contender, Plan, Settings
 
 FULL, LORA, SFPROMPT = "federated-full", "federated-lora", "sfprompt"
 LINEAR, TAIL = "splitfed-linear", "splitfed-tail"
+WHOLE_SPLIT, SPLIT_LORA = "splitfed-full", "split-lora"
 NO_PROMPT, NO_LOCAL, ALL_ROWS = ("split.prompt_tokens=0",), ("split.local_epochs=0",), ("split.keep=1.0",)
 """What takes one of its three parts out of SFPrompt."""
+CUTS = ("split.head_layers=1", "split.tail_layers=1")
+"""Where SFPrompt is cut, for those who do not take its name."""
 WHOLE = (3e-5, 1e-4, 3e-4)
 PARTS = (3e-4, 1e-3, 3e-3)
 """The learning rates to choose from, for weights of a whole model and for those of a tail."""
@@ -30,12 +33,27 @@ CONTENDERS = {
         "split.tail_layers=0", *NO_PROMPT, *NO_LOCAL, *ALL_ROWS, "training.head_lr=none", rates=(3e-3, 1e-2, 3e-2)
     ),
     TAIL: _split(*NO_PROMPT, *NO_LOCAL, *ALL_ROWS),
+    WHOLE_SPLIT: _split(*NO_PROMPT, *NO_LOCAL, *ALL_ROWS, "split.train_head=true", "split.body=full", rates=WHOLE),
+    SPLIT_LORA: Contender(
+        settings=(
+            'method=""',
+            *CUTS,
+            "split.train_head=true",
+            "adapter.kind=lora",
+            "adapter.rank=8",
+            "adapter.targets=all-linear",
+            "split.body=lora",
+        ),
+        rates=PARTS,
+    ),
     SFPROMPT: _split(),
     "sfprompt-no-prompt": _without(NO_PROMPT),
     "sfprompt-no-local": _without(NO_LOCAL),
     "sfprompt-all-rows": _without(ALL_ROWS),
 }
-"""`splitfed-linear` trains the task's head and the norm before it, `splitfed-tail` the last layer with them."""
+"""`splitfed-linear` trains the task's head and the norm before it, `splitfed-tail` the last layer with them;
+`splitfed-full` trains all layers, those of the body at the coordinator (SplitFed v1, arXiv 2004.12088), and
+`split-lora` adapters on all of them (SplitLoRA, arXiv 2407.00952)."""
 
 SPLITS: dict[str, Settings] = {"dirichlet-0.5": ("data.partition.scheme=dirichlet", "data.partition.alpha=0.5")}
 WORLDS = {"digits": "split_digits.toml", "reviews": "split_reviews.toml"}

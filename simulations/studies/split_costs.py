@@ -13,10 +13,10 @@ from fedtune.training.order import local_steps
 from simulations.population import Population
 from simulations.studies.cell import recipe_of
 from simulations.studies.plan import Cell, Plan
-from simulations.studies.split import FULL, LINEAR, LORA, SFPROMPT, TAIL
+from simulations.studies.split import FULL, LINEAR, LORA, SFPROMPT, SPLIT_LORA, TAIL, WHOLE_SPLIT
 from simulations.studies.split_peak import peaks_of
 
-MEASURED = (FULL, LORA, LINEAR, TAIL, SFPROMPT)
+MEASURED = (FULL, LORA, LINEAR, TAIL, WHOLE_SPLIT, SPLIT_LORA, SFPROMPT)
 """Contenders whose clients' memory is measured; the others hold what SFPrompt's do."""
 VIT_B16 = {"name": "", "task": "image-classification", "image_size": 224, "labels": tuple("0123456789")}
 """The published setting's smaller model, ImageNet's usual size and CIFAR-10's classes; `name` is a folder."""

@@ -30,6 +30,7 @@ class Echo:
     """A body that hands on what it is given: the client's memory does not depend on what the body makes of it."""
 
     in_flight = 1
+    trains = False
 
     def __init__(self, _: Share) -> None:
         self._wants: dict[int, tuple[int, Wants]] = {}
@@ -45,6 +46,9 @@ class Echo:
         tokens, wants = self._wants.pop(number)
         rows, _, width = gradient.shape
         return Ready(torch.zeros(rows, tokens, width)[:, wants.gradient or slice(0)])
+
+    def step(self, factor: float, *, last: bool) -> None:
+        """Nothing is trained."""
 
     def close(self) -> None:
         """Nothing is kept."""

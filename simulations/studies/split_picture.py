@@ -11,7 +11,7 @@ from fedtune.runs.words import bytes_text, percent_tick
 from simulations.studies.split_rows import SplitRow
 from simulations.studies.split_words import World
 
-COLOURS = {"federated": BLUE, "splitfed": GREEN, "sfprompt": ORANGE}
+COLOURS = {"federated": BLUE, "splitfed": GREEN, "split": GREEN, "sfprompt": ORANGE}
 """By the first word of a contender's name."""
 
 

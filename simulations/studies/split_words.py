@@ -35,10 +35,11 @@ HOW_TO_READ = (
     "it is encoded, without headers; *to the body* is that second part, both ways. Memory is by formula, in fp32, and "
     "measured as the peak of a process of one client beyond the libraries: the global state and the update are in that."
 )
-NOT_HERE = (
-    "SplitFed with a body that is trained too is not in this version: the coordinator keeps the body as it is. "
+WHERE = (
     "`splitfed-linear` trains the task's head and the norm before it, `splitfed-tail` the last layer with them; every "
-    "row goes through the body, and no gradient comes back from there."
+    "row goes through the body, and no gradient comes back from there. `splitfed-full` trains head, body and tail, and "
+    "`split-lora` adapters of rank 8 on all three: the coordinator steps a copy of the body for each client and "
+    "averages the copies, and what that costs it is in no column. Embeddings stay as they are in every split."
 )
 
 
@@ -68,7 +69,7 @@ def split_summary(worlds: Sequence[World]) -> str:
     parts = [f"# The {worlds[0].plan.form} study of split learning", _what_ran(worlds), HOW_TO_READ]
     for world in worlds:
         parts += [f"## {world.name}", _markdown(world.rows), *claims(world.rows), *_parts(world), _edges(world)]
-    parts += ["## The published setting", published_claims(), "## What is not here", NOT_HERE]
+    parts += ["## The published setting", published_claims(), "## What is trained where", WHERE]
     return "\n\n".join(parts) + "\n"
 
 

@@ -33,11 +33,11 @@ DROPPED = (
 
 def toy_names() -> list[str]:
     """In the order of the table."""
-    return [split.FULL, split.LORA, split.LINEAR, split.SFPROMPT]
+    return [split.FULL, split.LORA, split.LINEAR, split.SPLIT_LORA, split.SFPROMPT]
 
 
 def toy(folder: Path) -> Plan:
-    """Four contenders of one rate over a four-layer BERT; three clients hold 16 rows of one length."""
+    """Five contenders of one rate over a four-layer BERT; three clients hold 16 rows of one length."""
     like = {"rates": (), "rate_of": split.FULL}
     contenders = {name: split.CONTENDERS[name].model_copy(update=like) for name in toy_names()}
     contenders[split.FULL] = split.CONTENDERS[split.FULL].model_copy(update={"rates": (1e-2,)})
@@ -75,7 +75,7 @@ def test_the_command_writes_table_picture_and_reading(studied: tuple[Result, Pat
     text = (folder / "summary.md").read_text()
     assert "53 % fewer bytes" in text
     assert "## texts" in text
-    assert "not in this version" in text
+    assert "a copy of the body for each client" in text
 
 
 def test_bytes_that_are_measured_are_those_of_the_plan(studied: tuple[Result, Path]):
@@ -87,8 +87,8 @@ def test_bytes_that_are_measured_are_those_of_the_plan(studied: tuple[Result, Pa
 
 def test_work_is_counted_by_contender(studied: tuple[Result, Path]):
     rows = {row["contender"]: row for row in csv.DictReader((studied[1] / "results.csv").open())}
-    assert [rows[name]["passes"] for name in toy_names()] == ["16", "16", "16", "8"]
-    assert [rows[name]["alone"] for name in toy_names()] == ["0", "0", "0", "32"]  # 16 to train, 16 to score
+    assert [rows[name]["passes"] for name in toy_names()] == ["16", "16", "16", "16", "8"]
+    assert [rows[name]["alone"] for name in toy_names()] == ["0", "0", "0", "0", "32"]  # 16 to train, 16 to score
     assert float(rows[split.FULL]["flops_share"]) == float(rows[split.FULL]["bytes_share"]) == 1
     flops = {name: float(rows[name]["flops"]) for name in toy_names()}
     assert min(flops, key=flops.__getitem__) == split.LINEAR  # in a toy, rank 8 and 5 soft prompts are no small part
@@ -120,14 +120,17 @@ def test_every_cell_is_a_sound_recipe_that_is_what_its_name_says(plans, tmp_path
             assert recipe.data.max_rows >= plan.test_rows
             assert recipe.training.steps is None  # else pruning would not save a pass
             assert parts.active == cell.method.startswith("s")
-            assert (recipe.adapter.kind == "full") == (cell.method != split.LORA)
+            assert (recipe.adapter.kind == "full") == (cell.method not in (split.LORA, split.SPLIT_LORA))
+            bodies = {split.WHOLE_SPLIT: "full", split.SPLIT_LORA: "lora"}
+            assert parts.body == bodies.get(cell.method, "frozen")
+            assert parts.train_head == (cell.method in bodies)
             if cell.method.startswith(split.SFPROMPT):
                 assert bool(parts.prompt_tokens) == ("no-prompt" not in cell.method)
                 assert bool(parts.local_epochs) == ("no-local" not in cell.method)
                 assert (parts.keep < 1) == ("all-rows" not in cell.method)
             elif parts.active:
                 assert (parts.prompt_tokens, parts.local_epochs, parts.keep) == (0, 0, 1.0)
-                assert parts.tail_layers == (cell.method == "splitfed-tail")
+                assert parts.tail_layers == (cell.method != "splitfed-linear")
                 assert (recipe.training.head_lr is None) == (cell.method == "splitfed-linear")
 
 
