@@ -65,8 +65,7 @@ class Prefix:
     @property
     def projections(self) -> tuple[str, ...]:
         """The names in the layer of the projections that are kept, now."""
-        at = self._stack.family.layers_of(self._stack.base)[0]
-        prefix = f"{self._stack.model.base_model_prefix}.{at}.{self.layer}."
+        prefix = f"{self._stack.model.base_model_prefix}.{self._stack.at}.{self.layer}."
         return () if {prefix + name for name in self._frozen} & set(modules_of(self._shift.tensors)) else self._frozen
 
     def texts(self, packed: Packed, keys: Sequence[Hashable]) -> Begun:

@@ -5,6 +5,7 @@ Both are views (`fedtune.split.views`): the model's own modules, looked up when 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,14 +31,20 @@ class Stack:
         base: nn.Module = self.model.get_submodule(str(self.model.base_model_prefix))
         return base
 
+    @cached_property
+    def at(self) -> str:
+        """Where the layers are in the base model."""
+        return self.family.layers_of(self.base)[0]
+
     @property
     def layers(self) -> nn.ModuleList:
         """The model's layers as they are now."""
-        return self.family.layers_of(self.base)[1]
+        layers: Any = self.base.get_submodule(self.at)
+        return layers  # type: ignore[no-any-return]
 
     def before(self, layer: int) -> Any:
         """The base model up to the input of a layer: embeddings and the layers before it, all frozen."""
-        parts: dict[str, nn.Module | None] = {self._at: nn.ModuleList(list(self.layers)[:layer])}
+        parts: dict[str, nn.Module | None] = {self.at: nn.ModuleList(list(self.layers)[:layer])}
         parts |= {name: nn.Identity() for name in (self.family.norm,) if name}
         parts |= {name: None for name in (self.family.pooler,) if name}
         return view(self.base, parts)
@@ -64,7 +71,7 @@ class Stack:
             layers[-1] = _Written(layers[-1], self.family, Ask.of(stream, read=True))
         if prune or self.family.task != "image-classification":
             layers[-1] = _Read(layers[-1], stream, self.family, pruned=prune)
-        parts: dict[str, nn.Module | None] = {self._at: nn.ModuleList(layers)}
+        parts: dict[str, nn.Module | None] = {self.at: nn.ModuleList(layers)}
         if first is not None:
             kept = (self.family.norm, self.family.pooler)
             parts = {name: other for name, other in bare(self.family).items() if name not in kept} | parts
@@ -76,10 +83,6 @@ class Stack:
         model = view(self.model, {f"{prefix}.{name}": other for name, other in parts.items()})
         logits: torch.Tensor = model(**inputs, **more).logits
         return logits.squeeze(0) if self.family.task == "causal-lm" else logits
-
-    @property
-    def _at(self) -> str:
-        return self.family.layers_of(self.base)[0]
 
     def _same_dtype(self, embeddings: nn.Module | None, inputs: Mapping[str, torch.Tensor]) -> None:
         """ViT casts its input to the dtype of its embeddings."""
