@@ -12,11 +12,12 @@ from fedtune.cohort.lot import Works, train_lot
 from fedtune.cohort.outcomes import Outcome, Outcomes, attempt
 from fedtune.cohort.passes import pass_for
 from fedtune.cohort.place import cohort_layers
+from fedtune.cohort.score import outputs_by
 from fedtune.data.base import Rows
 from fedtune.split.base import Share
 from fedtune.state import State
 from fedtune.training.base import NOBODY, Assignment, LocalResult, Score
-from fedtune.training.evaluate import score_rows
+from fedtune.training.evaluate import plain_outputs, score_rows
 from fedtune.training.loop import train_client
 from fedtune.training.resident import Resident
 
@@ -52,7 +53,8 @@ class CohortStep:
 
     def evaluate(self, state: State, rows: Rows, shift: Shift = NO_SHIFT, _share: Share = NOBODY, /) -> Score:
         """Score a state on rows, on base weights that `shift` was added to."""
-        return score_rows(self._resident, state, rows, shift)
+        outputs = plain_outputs if self._works is None else outputs_by(self._works.forward, shift)
+        return score_rows(self._resident, state, rows, shift, outputs)
 
     def _outcomes(self, cohort: Sequence[Assignment]) -> Iterator[Outcome]:
         for start in range(0, len(cohort), self._most_clients):
