@@ -21,6 +21,7 @@ from simulations.cohort import CohortGrid, work_with
 from simulations.devices.make import make_devices
 from simulations.groups import Answers, Grouped
 from simulations.population import Population
+from simulations.sharing import sharing
 from simulations.timed import TimedGrid
 from simulations.workers import Workers, default_workers
 
@@ -38,6 +39,7 @@ def simulate(
     recipe = with_labels(recipe)
     population = Population.of(recipe)
     keep = Keep(Path(recipe.run.folder) / recipe.run.name / "clients")
+    (listener or Listener()).noted(sharing(recipe, len(population.names)))
     # Loaded before workers are forked, which share its memory.
     copies = body_copies(recipe)
     bodies = local_bodies(recipe, copies) if recipe.split.active else None

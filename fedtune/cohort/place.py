@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
-from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
 from fedtune.adapters.base import Attached
@@ -29,7 +30,7 @@ def cohort_layers(attached: Attached, lane: Lane) -> dict[str, CohortLayer]:
     names = {id(parameter): name for name, parameter in attached.parameters().items()}
     layers: dict[str, CohortLayer] = {}
     for where, module in attached.model.named_modules():
-        make = _MAKE.get(type(module))
+        make = _makers().get(type(module))
         if make and not is_inside(where, tuple(layers)) and (layer := make(module, lane, names)):
             layers[where] = layer
     held = Counter(id(p) for layer in layers.values() for p in layer.alone.parameters())
@@ -50,8 +51,8 @@ def in_place(model: nn.Module, layers: Mapping[str, CohortLayer]) -> Iterator[No
             model.set_submodule(where, layer.alone)
 
 
-def _lora(layer: nn.Module, lane: Lane, names: Names) -> CohortLayer | None:
-    if not isinstance(layer, LoraLinear) or not isinstance(layer.lora_dropout[ADAPTER], nn.Identity):
+def _lora(layer: Any, lane: Lane, names: Names) -> CohortLayer | None:
+    if not isinstance(layer.lora_dropout[ADAPTER], nn.Identity):
         return None
     a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     return CohortLora(layer, lane, names.get(id(a), a.detach()), names[id(b)], float(layer.scaling[ADAPTER]))
@@ -71,9 +72,8 @@ def _linear(layer: nn.Module, lane: Lane, names: Names) -> CohortLayer | None:
     return CohortLinear(layer, lane, names[id(layer.weight)], names.get(id(layer.bias)))
 
 
-_MAKE: dict[type[nn.Module], Callable[[nn.Module, Lane, Names], CohortLayer | None]] = {
-    LoraLinear: _lora,
-    SquareLayer: _square,
-    RavanLayer: _ravan,
-    nn.Linear: _linear,
-}
+@cache
+def _makers() -> Mapping[type[nn.Module], Callable[[nn.Module, Lane, Names], CohortLayer | None]]:
+    from peft.tuners.lora import Linear as LoraLinear  # takes seconds
+
+    return {LoraLinear: _lora, SquareLayer: _square, RavanLayer: _ravan, nn.Linear: _linear}

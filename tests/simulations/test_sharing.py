@@ -1,0 +1,87 @@
+"""A simulation says who shares passes, and ends alike with one process or two, resumed, and with clients in turns."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from fedtune.cohort.step import CohortStep
+from fedtune.recipe import Recipe
+from fedtune.runs.folder import RunFolder
+from fedtune.runs.record import RoundRecord
+from fedtune.training.resident import forget_resident
+from server.listener import Listener
+from simulations.sharing import sharing
+from simulations.simulate import simulate
+from tests.worlds import tiny_recipe, write_rows
+
+
+def recipe(folder: Path, *, dropout: float | None = 0.0, per_round: int = 0) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "model": {"name": str(folder), "labels": ("a", "b"), "dropout": dropout},
+            "training": {"device": "cpu"},
+            "federation": {"clients_per_round": per_round},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "clients", "said"),
+    [
+        ({}, 100, "up to 13 clients share each pass through the base model"),
+        ({"per_round": 25}, 100, "up to 4 clients share each pass through the base model"),
+        ({}, 8, "clients take turns, because a round asks for too few to share passes"),
+        ({"dropout": None}, 100, "model.dropout = 0"),
+    ],
+)
+def test_what_is_said(tiny_bert_folder: Path, options: dict[str, object], clients: int, said: str) -> None:
+    try:
+        assert said in sharing(recipe(tiny_bert_folder, **options), clients)
+    finally:
+        forget_resident()
+
+
+class Stop(Listener):
+    """Stops a run after its first round."""
+
+    def finished(self, record: RoundRecord) -> None:
+        if record.round == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_shares_passes_is_the_same_with_workers_resumed_and_in_turns(
+    tiny_bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 160)
+
+    def ends(name: str, **options: Any) -> RunFolder:
+        run = tiny_recipe(
+            tiny_bert_folder,
+            rows,
+            tmp_path,
+            data={"partition": {"clients": 20}},
+            federation={"rounds": 2},
+            training={"optimizer": "sgd", "lr": 0.1},
+            run={"name": name, "folder": str(tmp_path)},
+        )
+        still = run.model.model_copy(update={"dropout": 0.0})
+        return RunFolder.open(simulate(run.model_copy(update={"model": still}), **options))
+
+    lots: list[int] = []
+    real = CohortStep._train_lot
+    monkeypatch.setattr(CohortStep, "_train_lot", lambda self, lot: lots.append(len(lot)) or real(self, lot))
+    one = ends("one")
+    assert lots[:2] == [3, 3]
+    digests = [record.state_digest for record in one.rounds()]
+    assert [record.state_digest for record in ends("two", workers=2).rounds()] == digests
+    with pytest.raises(KeyboardInterrupt):
+        ends("resumed", listener=Stop())
+    assert [record.state_digest for record in ends("resumed", resume=True).rounds()] == digests
+
+    monkeypatch.setattr("fedtune.cohort.step.fits", lambda _: "the test says so")
+    turns = ends("turns")
+    left, right = (load_file(folder.adapter_path / "adapter_model.safetensors") for folder in (one, turns))
+    assert left.keys() == right.keys()
+    assert max(float((left[name] - right[name]).abs().max()) for name in left) <= 1e-6
