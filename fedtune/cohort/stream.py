@@ -9,8 +9,8 @@ from itertools import accumulate
 
 import torch
 
-from fedtune.cohort.attention import Places
 from fedtune.cohort.layout import Layout
+from fedtune.cohort.places import Places
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fedtune.adapters.layers import base_of
-from fedtune.cohort.attention import Places, attend
+from fedtune.cohort.attention import attend
+from fedtune.cohort.places import Places
 from fedtune.cohort.stream import Stream
 
 

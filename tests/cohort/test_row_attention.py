@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from fedtune.cohort.attention import NAME, Places, attend, rows_apart
+from fedtune.cohort.attention import NAME, attend, rows_apart
+from fedtune.cohort.places import Places
 from tests.split.split_models import batch, whole
 
 HEADS, WIDTH = 4, 3
