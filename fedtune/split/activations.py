@@ -19,6 +19,8 @@ _LEVELS = 127
 _FP32_MAX = torch.finfo(torch.float32).max
 _BF16_MAX = torch.finfo(torch.bfloat16).max
 _LARGEST_SCALE = _FP32_MAX / 128
+_FP16_TOP = 2.0**15 - 2.0**4
+"""The largest fp16 number below 2^15."""
 
 
 def encoded_bytes(shape: Shape, kind: Kind, topk: float = 0.1) -> int:
@@ -127,7 +129,10 @@ def _encode_fp16(flat: torch.Tensor, largest: float, _kept: int) -> list[torch.T
     # A power of two loses nothing: neither large activations overflow nor small gradients vanish.
     exponent = min(126, max(-126, math.frexp(largest)[1] - 15)) if largest else 0
     scale = torch.tensor([2.0**exponent], device=flat.device)
-    return [scale.view(torch.uint8), (flat / scale).to(torch.float16).reshape(-1).view(torch.uint8)]
+    scaled = flat / scale
+    if largest > _FP16_TOP * 2.0**exponent:  # would round up to a power of two, which beside fp32's largest is infinite
+        scaled = scaled.clamp(-_FP16_TOP, _FP16_TOP)
+    return [scale.view(torch.uint8), scaled.to(torch.float16).reshape(-1).view(torch.uint8)]
 
 
 def _decode_fp16(raw: torch.Tensor, _rows: int, _width: int, _kept: int) -> torch.Tensor:
