@@ -1,5 +1,6 @@
 """Which clients of a round are handed out together, so that they can share passes over the base model."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -7,9 +8,9 @@ Jobs = Sequence[tuple[str, bytes]]
 """(client, task) pairs."""
 Cut = Callable[[Jobs], list[Jobs]]
 """Says which jobs are handed out together, in order."""
-SHARE, LARGEST = 8, 32
-"""A round is dealt in eight groups at least, so that several workers have something to do; a group's size ends at 32,
-where passes have long been full and a group's tensors take memory."""
+A_CORE, ALONE, LARGEST = 2, 8, 32
+"""A round is dealt in two groups a core at least, so that as many workers have something to do; up to eight clients are
+dealt singly. A group's size ends at 32, where passes have long been full and a group's tensors take memory."""
 
 
 class Answers(Protocol):
@@ -20,9 +21,14 @@ class Answers(Protocol):
         ...
 
 
+def cores() -> int:
+    """How many cores of this machine the process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def group_size(clients: int) -> int:
-    """How many of a round's clients are handed out together: by their number alone, never by that of workers."""
-    return max(1, min(LARGEST, -(-clients // SHARE)))
+    """How many of a round's clients are handed out together: by their number and the machine, never by the workers."""
+    return 1 if clients <= ALONE else max(1, min(LARGEST, -(-clients // (A_CORE * cores()))))
 
 
 def groups(jobs: Jobs) -> list[Jobs]:

@@ -4,7 +4,6 @@ Two processes of one thread are faster than one process of two: a client's matri
 """
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from types import TracebackType
 import torch
 
 from fedtune.errors import RunError
-from simulations.groups import Answers, Cut, Jobs, groups
+from simulations.groups import Answers, Cut, Jobs, cores, groups
 
 _AHEAD = 2
 """Groups taken on for each worker before the first of their replies is collected."""
@@ -22,7 +21,7 @@ _AHEAD = 2
 
 def default_workers(device: torch.device) -> int:
     """One a core on a CPU; on a GPU one, which the clients share."""
-    return len(os.sched_getaffinity(0)) if device.type == "cpu" and hasattr(os, "sched_getaffinity") else 1
+    return cores() if device.type == "cpu" else 1
 
 
 class Workers:

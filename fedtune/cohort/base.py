@@ -46,6 +46,10 @@ class Pass(Protocol):
         """Say what is added to the base weights in the passes that follow: kept results of others are of no use."""
         ...
 
+    def notes(self) -> tuple[str, ...]:
+        """What is not computed, or not each time, for a person; empty where everything is."""
+        ...
+
     def tokens(self, part: Part) -> list[int]:
         """What each row of a part costs, in tokens of the stream: what passes are filled up by."""
         ...

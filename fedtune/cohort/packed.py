@@ -66,7 +66,7 @@ class PackedPass:
         keep: bool = True,
         project: bool = True,
     ) -> None:
-        """`room_bytes` and `spill` are for what is kept of rows, by default a quarter of the free memory and no disk.
+        """`room_bytes` and `spill` are for what is kept of rows, by default a share of the free memory and no disk.
 
         `prune`, `keep` and `project` switch off the pruned last layer, the kept frozen layers and their projections.
         """
@@ -83,7 +83,7 @@ class PackedPass:
         """Why nothing is kept of rows; None where the frozen layers' results are."""
         self._prefix: Prefix | None = None
         if self.unkept is None and isinstance(lowest, int):
-            room = _free(resident.device) // 4 if room_bytes is None else room_bytes
+            room = _room(resident.device) if room_bytes is None else room_bytes
             selects = self.unpruned is None and lowest == len(self._stack.layers) - 1
             trained = list(resident.attached.parameters().values())
             cache = RowCache(room, spill)
@@ -118,15 +118,15 @@ class PackedPass:
         with self._resident.autocast():
             return self._image_logits(parts) if self._images else self._text_logits(parts)
 
-    def notes(self) -> str:
-        """How passes are computed, for a person."""
+    def notes(self) -> tuple[str, ...]:
+        """What is not computed, or not each time, for a person."""
         said = [] if self._images else ["rows end to end without padding"]
         if self._prefix is not None:
             said.append(_kept_words(self._prefix))
         if self.unpruned is None:
             some = "answer tokens" if self._stack.family.task == "causal-lm" else "class token"
             said.append(f"last layer on the {some} alone")
-        return "; ".join(said)
+        return tuple(said)
 
     def _text_logits(self, parts: Sequence[Part]) -> Predicted:
         device = self._resident.device
@@ -237,8 +237,8 @@ def _pixels(rows: Sequence[tuple[Any, int]]) -> torch.Tensor:
     return torch.cat([table.batch(indices)["pixel_values"] for table, indices in runs])
 
 
-def _free(device: torch.device) -> int:
-    """Bytes of memory that nobody uses."""
+def _room(device: torch.device) -> int:
+    """A quarter of the memory that nobody uses; of a CPU's memory a process a core may come to want as much."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(torch.cuda.mem_get_info(device)[0]) // 4
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (4 * (os.cpu_count() or 1))

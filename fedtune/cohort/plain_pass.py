@@ -26,6 +26,10 @@ class PlainPass:
     def begin(self, shift: Shift) -> None:
         """Nothing is kept between passes."""
 
+    def notes(self) -> tuple[str, ...]:
+        """Everything is computed."""
+        return ()
+
     def tokens(self, part: Part) -> list[int]:
         """As many for each row as the longest of the part has; an image counts as its patches."""
         rows, indices = part

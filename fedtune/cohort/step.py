@@ -47,6 +47,10 @@ class CohortStep:
         numbers = sum(parameter.numel() for parameter in resident.attached.parameters().values())
         self._most_clients = max(1, min(MOST_CLIENTS, MOST_BYTES // (16 * max(numbers, 1))))
 
+    def notes(self) -> tuple[str, ...]:
+        """How shared passes are computed, for a person."""
+        return () if self._works is None else self._works.forward.notes()
+
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
         """Train, a lot of clients at a time, when the first result of a lot is asked for."""
         return Outcomes(self._outcomes(cohort))

@@ -285,7 +285,7 @@ ALL_RULES = (
     *EXAMPLE_RULES,
     *CLIENT_RULES,
     *SPLIT_RULES,
-    *SIMULATION_RULES,
     *RELEASE_RULES,
+    *SIMULATION_RULES,
 )
 """Every rule of every file."""

@@ -108,17 +108,19 @@ def test_a_row_costs_what_is_left_to_compute_of_it() -> None:
 
 def test_what_is_done_is_told() -> None:
     assert PackedPass(adapted("bert", first=2), None).notes() == (
-        "rows end to end without padding; layers 0-1 kept with the next one's projections; last layer on the class "
-        "token alone"
+        "rows end to end without padding",
+        "layers 0-1 kept with the next one's projections",
+        "last layer on the class token alone",
     )
     mixed = PackedPass(adapted("llama", first=1, only=("v_proj",)), None)
     assert mixed.notes() == (
-        "rows end to end without padding; layer 0 kept with the next one's projections; last layer on the answer "
-        "tokens alone"
+        "rows end to end without padding",
+        "layer 0 kept with the next one's projections",
+        "last layer on the answer tokens alone",
     )
     plain = PackedPass(adapted("dinov2"), None)
     assert (plain.notes(), plain.unpruned, plain.unkept) == (
-        "",
+        (),
         "its head reads every token",
         "the first layer is trained",
     )

@@ -32,11 +32,15 @@ def recipe(folder: Path, *, dropout: float | None = 0.0, per_round: int = 0) -> 
     [
         ({}, 100, "up to 13 clients share each pass through the base model"),
         ({"per_round": 25}, 100, "up to 4 clients share each pass through the base model"),
+        ({}, 100, "; rows end to end without padding; last layer on the class token alone"),
         ({}, 8, "clients take turns, because a round asks for too few to share passes"),
         ({"dropout": None}, 100, "model.dropout = 0"),
     ],
 )
-def test_what_is_said(tiny_bert_folder: Path, options: dict[str, object], clients: int, said: str) -> None:
+def test_what_is_said(
+    tiny_bert_folder: Path, options: dict[str, object], clients: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulations.groups.cores", lambda: 4)
     try:
         assert said in sharing(recipe(tiny_bert_folder, **options), clients)
     finally:
@@ -69,6 +73,7 @@ def test_a_run_that_shares_passes_is_the_same_with_workers_resumed_and_in_turns(
         still = run.model.model_copy(update={"dropout": 0.0})
         return RunFolder.open(simulate(run.model_copy(update={"model": still}), **options))
 
+    monkeypatch.setattr("simulations.groups.cores", lambda: 4)
     lots: list[int] = []
     real = CohortStep._train_lot
     monkeypatch.setattr(CohortStep, "_train_lot", lambda self, lot: lots.append(len(lot)) or real(self, lot))

