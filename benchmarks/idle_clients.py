@@ -20,19 +20,9 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' tiny model and rows
 
+from benchmarks.simulators.measure import cpu_s
+
 STATE_FLOATS = 1024
-
-
-def cpu_s() -> float:
-    """CPU seconds of this process and all its living and finished children."""
-    own = time.process_time() + sum(os.times()[2:4])
-    for child in psutil.Process().children(recursive=True):
-        try:
-            times = child.cpu_times()
-            own += times.user + times.system
-        except psutil.NoSuchProcess:
-            continue
-    return own
 
 
 def rss_mb() -> float:

@@ -42,7 +42,7 @@ def plain(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float32]]:
 
 def mark() -> Mark:
     """Now."""
-    return Mark(_cpu_s(), time.monotonic())
+    return Mark(cpu_s(), time.monotonic())
 
 
 def peak_mb() -> float:
@@ -52,7 +52,8 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _cpu_s() -> float:
+def cpu_s() -> float:
+    """CPU seconds of this process and all its living and finished children."""
     own = time.process_time() + sum(os.times()[2:4])
     for child in psutil.Process().children(recursive=True):
         try:
