@@ -5,6 +5,7 @@ from pathlib import Path
 from benchmarks.simulators.case import Case
 from benchmarks.simulators.measure import Mark, Measured, mark, peak_mb, plain
 from fedtune.runs.folder import RunFolder
+from fedtune.runs.record import RoundRecord
 from server.listener import Listener
 from simulations.simulate import simulate
 
@@ -17,8 +18,9 @@ def run(case: Case, folder: Path) -> Measured:
         def began(self, run: str, first_round: int, rounds: int) -> None:
             marks.append(mark())
 
-        def finished(self, record: object) -> None:
-            marks.append(mark())
+        def finished(self, record: RoundRecord) -> None:
+            if record.round:  # the start is recorded too
+                marks.append(mark())
 
     path = simulate(case.recipe(folder), listener=Marks(), workers=1)
     checkpoint = RunFolder.open(path).rewind()

@@ -1,6 +1,8 @@
 """Apple's pfl-research in the shape of its PyTorch benchmarks: one process, one model, datasets made for each user."""
 
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +38,22 @@ def run(case: Case, folder: Path) -> Measured:
     )
     users = _users(bench)
     marks = [mark()]
-    FederatedAveraging().run(
-        backend=SimulatedBackend(users, users, postprocessors=[WeightByDatapoints()]),
-        model=model,
-        algorithm_params=NNAlgorithmParams(
-            central_num_iterations=case.rounds,
-            evaluation_frequency=10**9,
-            train_cohort_size=case.clients,
-            val_cohort_size=0,
-        ),
-        model_train_params=NNTrainHyperParams(
-            local_num_epochs=1, local_learning_rate=lr, local_batch_size=case.rows, local_max_grad_norm=None
-        ),
-        model_eval_params=None,
-        callbacks=[_marks(marks)],
-    )
+    with redirect_stdout(StringIO()):  # it prints a table a round
+        FederatedAveraging().run(
+            backend=SimulatedBackend(users, users, postprocessors=[WeightByDatapoints()]),
+            model=model,
+            algorithm_params=NNAlgorithmParams(
+                central_num_iterations=case.rounds,
+                evaluation_frequency=10**9,
+                train_cohort_size=case.clients,
+                val_cohort_size=0,
+            ),
+            model_train_params=NNTrainHyperParams(
+                local_num_epochs=1, local_learning_rate=lr, local_batch_size=case.rows, local_max_grad_norm=None
+            ),
+            model_eval_params=None,
+            callbacks=[_marks(marks)],
+        )
     state = {name: parameter.detach().clone() for name, parameter in bench.trained.items()}
     return Measured(tuple(marks), plain(state), peak_mb())
 
