@@ -15,12 +15,15 @@ from fedtune.models.dropout import chances
 from fedtune.training.resident import Resident
 
 
-def fits(resident: Resident) -> str | None:
-    """Why the clients of this resident have to take turns, to stand behind "because"; None where they need not."""
-    return next(_reasons(resident), None)
+def fits(resident: Resident, *, drops: bool = True) -> str | None:
+    """Why the clients of this resident have to take turns, to stand behind "because"; None where they need not.
+
+    With `drops` false no step drops numbers, whatever the model was made for: it is trained in evaluation mode.
+    """
+    return next(_reasons(resident, drops), None)
 
 
-def _reasons(resident: Resident) -> Iterator[str]:
+def _reasons(resident: Resident, drops: bool) -> Iterator[str]:
     training, model = resident.recipe.training, resident.attached.model
     if resident.parts is not None:
         yield "the model is split"
@@ -28,7 +31,11 @@ def _reasons(resident: Resident) -> Iterator[str]:
         yield "training.gradient_checkpointing is set"
     if training.compile:
         yield "training.compile is set"
-    yield from _of_model(model)
+    if drops:
+        yield from _of_dropout(model)
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm):
+            yield f"{name} is a batch norm"
     if resident.recipe.model.task != "causal-lm":
         yield from _of_loss(model)
     if any(is_adaptable(module) and is_quantised(module) for module in model.modules()):
@@ -39,12 +46,10 @@ def _reasons(resident: Resident) -> Iterator[str]:
         yield str(error)
 
 
-def _of_model(model: nn.Module) -> Iterator[str]:
+def _of_dropout(model: nn.Module) -> Iterator[str]:
     for name, module in model.named_modules():
         if isinstance(module, _DropoutNd) and module.p > 0:
             yield f"{name} drops numbers at random; set model.dropout = 0"
-        if isinstance(module, _BatchNorm):
-            yield f"{name} is a batch norm"
     config = getattr(model, "config", None)
     for name, chance in sorted(chances(config).items()):
         if chance > 0:

@@ -1,7 +1,8 @@
 """Who trains together, and what goes into one pass."""
 
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fedtune.cohort.base import Part
@@ -28,20 +29,25 @@ def lots(cohort: Sequence[Assignment], training: TrainingSection) -> list[list[i
 
     Those that take no step are in none.
     """
-    alike: dict[tuple[frozenset[str] | None, str], list[int]] = defaultdict(list)
-    for position, assignment in enumerate(cohort):
-        if assignment.trained == () or not count_steps(len(assignment.rows), training):
-            continue
-        trained = None if assignment.trained is None else frozenset(assignment.trained)
-        alike[trained, assignment.shift.key].append(position)
-    return list(alike.values())
+    return alike(cohort, [position for position, one in enumerate(cohort) if count_steps(len(one.rows), training)])
 
 
-def fill(items: Sequence[Item], most: int) -> Iterator[list[Item]]:
+def alike(cohort: Sequence[Assignment], positions: Iterable[int]) -> list[list[int]]:
+    """Of these positions, those together that train the same tensors on the same base weights, if any."""
+    found: dict[tuple[frozenset[str] | None, str], list[int]] = defaultdict(list)
+    for position in positions:
+        assignment = cohort[position]
+        if assignment.trained != ():
+            trained = None if assignment.trained is None else frozenset(assignment.trained)
+            found[trained, assignment.shift.key].append(position)
+    return list(found.values())
+
+
+def fill(items: Sequence[Item], most: int, most_items: int = sys.maxsize) -> Iterator[list[Item]]:
     """The items in passes of up to `most` tokens, rows of like length together; one that is larger goes alone."""
     chosen: list[Item] = []
     for item in sorted(items, key=lambda item: item.longest):
-        if chosen and sum(other.tokens for other in chosen) + item.tokens > most:
+        if chosen and (len(chosen) == most_items or sum(other.tokens for other in chosen) + item.tokens > most):
             yield chosen
             chosen = []
         chosen.append(item)

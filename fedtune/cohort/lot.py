@@ -1,21 +1,17 @@
 """Several clients' local steps side by side: every client that has steps left takes its next one in each tick."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
 
-from fedtune.cohort.base import Pass
-from fedtune.cohort.columns import Columns
 from fedtune.cohort.group import Item, fill
-from fedtune.cohort.lane import Lane
-from fedtune.cohort.layers import CohortLayer
 from fedtune.cohort.losses import client_losses
 from fedtune.cohort.optimizer import COHORT_OPTIMIZERS, clip_rows
 from fedtune.cohort.outcomes import Outcome
 from fedtune.cohort.place import in_place
-from fedtune.cohort.stacks import Stacks
+from fedtune.cohort.works import Works
 from fedtune.state import State
 from fedtune.training.adjust import Adjust, adjustments
 from fedtune.training.base import Assignment, LocalResult
@@ -23,21 +19,8 @@ from fedtune.training.forward import count_targets
 from fedtune.training.loop import FINITE_EVERY, diverged
 from fedtune.training.mode import in_mode
 from fedtune.training.order import Step, count_steps, local_steps
-from fedtune.training.resident import Resident
 from fedtune.training.schedule import rate_factor
 from fedtune.training.trained import is_trained
-
-
-@dataclass(frozen=True, slots=True)
-class Works:
-    """What a cohort is trained with."""
-
-    resident: Resident
-    lane: Lane
-    layers: Mapping[str, CohortLayer]
-    forward: Pass
-    most_tokens: int
-    """How many tokens a pass is filled up to."""
 
 
 def train_lot(works: Works, lot: Sequence[Assignment]) -> list[Outcome]:
@@ -79,14 +62,8 @@ class _Course:
 
     def __init__(self, works: Works, lot: Sequence[Assignment]) -> None:
         self._works, self._resident = works, works.resident
-        attached, self._training = self._resident.attached, self._resident.recipe.training
-        parameters = attached.parameters()
-        trained = [name for name in parameters if is_trained(name, lot[0])]
-        columns = Columns.of(parameters, trained, self._training)
-        self._stacks = Stacks(columns, len(lot), like=next(iter(parameters.values())))
-        for row, assignment in enumerate(lot):
-            attached.load(assignment.state)
-            self._stacks.put(row, parameters)
+        self._training = self._resident.recipe.training
+        self._stacks = works.stack(lot)
         self._optimizer = COHORT_OPTIMIZERS[self._training.optimizer](self._stacks, self._training)
         self._losses_K = torch.zeros(len(lot), device=self._resident.device)
         self._clients = [self._client(row, assignment) for row, assignment in enumerate(lot)]
@@ -172,20 +149,12 @@ class _Course:
     def outcomes(self, started: float) -> list[Outcome]:
         """What has become of each; the time is shared out evenly."""
         losses = self._losses_K.tolist()
-        states = [self._read(client.row) for client in self._clients]
+        states = [self._works.read(self._stacks, client.row) for client in self._clients]
         seconds = (perf_counter() - started) / len(states)
         return [
             client.error or self._outcome(client, state, losses[client.row] / client.total, seconds)
             for client, state in zip(self._clients, states, strict=True)
         ]
-
-    def _read(self, row: int) -> State:
-        """A client's tensors as its adapter would give them after its steps."""
-        attached, values = self._resident.attached, self._stacks.of(row)
-        with torch.no_grad():
-            for name, parameter in attached.parameters().items():
-                parameter.copy_(values[name])
-        return attached.read()
 
     def _outcome(self, client: _Client, state: State, loss: float, seconds: float) -> Outcome:
         if not all(bool(tensor.isfinite().all()) for tensor in state.values()):

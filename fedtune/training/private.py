@@ -86,11 +86,7 @@ class PrivateStep:
                     moved = take_private_steps(resident, assignment, self._mechanism, parameters, gradients)
                 marks.check()
             state = resident.attached.read()
-        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-            raise TrainingError(
-                f"{assignment.client}: the weights are not finite after {self._mechanism.steps} private steps; lower "
-                f"training.lr (now {resident.recipe.training.lr:g})."
-            )
+        check_finite(resident, assignment, self._mechanism.steps, state)
         return state, moved
 
     def _look(self, rows: Rows, parameters: Mapping[str, nn.Parameter], layers: list[nn.Module]) -> None:
@@ -99,3 +95,12 @@ class PrivateStep:
             return
         with taking(replace(self._resident, bf16=False), parameters, layers) as gradients:
             self._seen_apart = check_apart(gradients, rows, (0, 1))
+
+
+def check_finite(resident: Resident, assignment: Assignment, steps: int, state: State) -> None:
+    """Raise TrainingError where so many steps, and their noise, have driven a client's weights to infinity."""
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise TrainingError(
+            f"{assignment.client}: the weights are not finite after {steps} private steps; lower training.lr (now "
+            f"{resident.recipe.training.lr:g})."
+        )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fedtune.adapters.slots import mask
+from fedtune.adapters.slots import Axes, mask
 from fedtune.data.base import Rows
 from fedtune.privacy.clipping import Gradients
 from fedtune.state import State
@@ -36,7 +36,7 @@ def take_private_steps(
     optimizer = make_optimizer(parameters, training)
     axes = resident.attached.axes()
     adjusting = adjustments(parameters, assignment, axes, proximal=training.proximal)
-    summing = _Summing(mechanism, parameters, gradients, training.batch_size, _masks(parameters, assignment, axes))
+    summing = _Summing(mechanism, parameters, gradients, training.batch_size, masks(parameters, assignment, axes))
     rates = RateSum(optimizer)
     try:
         for done in range(mechanism.steps):
@@ -88,9 +88,8 @@ class _Summing:
         return found
 
 
-def _masks(
-    parameters: Mapping[str, nn.Parameter], assignment: Assignment, axes: Mapping[str, tuple[int, ...]]
-) -> dict[str, torch.Tensor]:
+def masks(parameters: Mapping[str, torch.Tensor], assignment: Assignment, axes: Axes) -> dict[str, torch.Tensor]:
+    """What gradients are multiplied by before they are clipped, by name: zero outside of the client's slots."""
     if assignment.slots is None:
         return {}
     return {

@@ -164,7 +164,7 @@ def test_a_shift_of_the_base_is_each_clients_own(homes: dict[str, Resident]) -> 
 def test_lots_are_few_clients_and_are_trained_when_they_are_asked_for(
     homes: dict[str, Resident], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedtune.cohort.step.MOST_CLIENTS", 2)
+    monkeypatch.setattr("fedtune.cohort.works.MOST_CLIENTS", 2)
     sizes: list[int] = []
     real = CohortStep._train_lot
     monkeypatch.setattr(CohortStep, "_train_lot", lambda self, lot: sizes.append(len(lot)) or real(self, lot))

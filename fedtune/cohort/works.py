@@ -1,0 +1,73 @@
+"""What a cohort is trained with, and how its clients' tensors get into its stacks and out of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedtune.cohort.base import Pass
+from fedtune.cohort.budget import token_budget
+from fedtune.cohort.columns import Columns
+from fedtune.cohort.lane import Lane
+from fedtune.cohort.layers import CohortLayer
+from fedtune.cohort.passes import pass_for
+from fedtune.cohort.place import cohort_layers
+from fedtune.cohort.stacks import Stacks
+from fedtune.state import State
+from fedtune.training.base import Assignment
+from fedtune.training.resident import Resident
+from fedtune.training.trained import is_trained
+
+MOST_CLIENTS = 32
+"""Clients whose tensors are in memory at once."""
+MOST_BYTES = 2**30
+"""What those tensors, their gradients and their optimisers' memories may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """A resident, its cohort layers, and the passes through them."""
+
+    resident: Resident
+    lane: Lane
+    layers: Mapping[str, CohortLayer]
+    forward: Pass
+    most_tokens: int
+    """How many tokens a pass is filled up to."""
+
+    @classmethod
+    def of(cls, resident: Resident, most_tokens: int | None) -> "Works":
+        """The works of a resident that is fit for shared passes; raises AdapterError where its adapter is not."""
+        lane = Lane()
+        layers = cohort_layers(resident.attached, lane)
+        return cls(resident, lane, layers, pass_for(resident, lane), most_tokens or token_budget(resident))
+
+    def stack(self, lot: Sequence[Assignment]) -> Stacks:
+        """The states of clients that train the same tensors; raises AdapterError where one does not fit."""
+        attached, parameters = self.resident.attached, self.resident.attached.parameters()
+        trained = [name for name in parameters if is_trained(name, lot[0])]
+        columns = Columns.of(parameters, trained, self.resident.recipe.training)
+        stacks = Stacks(columns, len(lot), like=next(iter(parameters.values())))
+        for row, assignment in enumerate(lot):
+            attached.load(assignment.state)
+            stacks.put(row, parameters)
+        return stacks
+
+    def read(self, stacks: Stacks, row: int) -> State:
+        """A client's tensors as its adapter would give them."""
+        attached, values = self.resident.attached, stacks.of(row)
+        with torch.no_grad():
+            for name, parameter in attached.parameters().items():
+                parameter.copy_(values[name])
+        return attached.read()
+
+
+def most_clients(resident: Resident) -> int:
+    """How many clients' tensors are in memory at once."""
+    return max(1, min(MOST_CLIENTS, most_copies(resident)))
+
+
+def most_copies(resident: Resident) -> int:
+    """How many copies of an adapter, each with three more of what comes with it, there is memory for."""
+    numbers = sum(parameter.numel() for parameter in resident.attached.parameters().values())
+    return max(1, MOST_BYTES // (16 * max(numbers, 1)))
