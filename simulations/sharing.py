@@ -1,6 +1,8 @@
 """What a simulation says at its start: how many clients share a pass and how it is computed, or why they take turns."""
 
-from fedtune.cohort.step import CohortStep
+from fedtune.cohort.fits import fits
+from fedtune.cohort.lane import Lane
+from fedtune.cohort.passes import pass_for
 from fedtune.recipe import Recipe
 from fedtune.training.resident import resident
 from simulations.groups import group_size
@@ -8,15 +10,17 @@ from simulations.groups import group_size
 
 def sharing(recipe: Recipe, clients: int) -> str:
     """One sentence about a simulation of `recipe` with so many clients, whose model is resident in this process."""
-    if recipe.privacy.unit == "example":
-        return _turns("each row's gradient is clipped by itself")
     size = group_size(min(recipe.federation.clients_per_round or clients, clients))
-    step = CohortStep(resident(recipe))
-    if step.turns is not None:
-        return _turns(step.turns)
+    home, private = resident(recipe), recipe.privacy.unit == "example"
+    reason = fits(home, drops=not private)
+    if reason is not None:
+        return _turns(reason)
     if size == 1:
         return _turns("a round asks for too few to share passes")
-    return "; ".join((f"up to {size} clients share each pass through the base model", *step.notes()))
+    whose = "rows of up to {} clients" if private else "up to {} clients"
+    apart = ("each row with a gradient of its own",) if private else ()
+    first = f"{whose.format(size)} share each pass through the base model"
+    return "; ".join((first, *apart, *pass_for(home, Lane()).notes()))
 
 
 def _turns(reason: str) -> str:

@@ -59,12 +59,6 @@ class CohortPrivateStep:
             self._private = PrivateWorks(Works.of(resident, most_tokens), mechanism)
         self._most_clients = most_clients(resident)
 
-    def notes(self) -> tuple[str, ...]:
-        """How shared passes are computed, for a person."""
-        if self._private is None:
-            return ()
-        return ("each row's gradient clipped by itself", *self._private.works.forward.notes())
-
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
         """Train, a lot of clients at a time, when the first result of a lot is asked for.
 

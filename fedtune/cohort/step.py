@@ -39,10 +39,6 @@ class CohortStep:
         self._works = Works.of(resident, most_tokens) if self.turns is None else None
         self._most_clients = most_clients(resident)
 
-    def notes(self) -> tuple[str, ...]:
-        """How shared passes are computed, for a person."""
-        return () if self._works is None else self._works.forward.notes()
-
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:
         """Train, a lot of clients at a time, when the first result of a lot is asked for."""
         return Outcomes(in_windows(cohort, self._most_clients, self._lots, self._train_lot))

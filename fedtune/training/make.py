@@ -3,20 +3,21 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from fedtune.cohort.private_step import CohortPrivateStep
 from fedtune.cohort.step import CohortStep
 from fedtune.errors import RunError
 from fedtune.split.base import OpenBody
 from fedtune.split.local import local_bodies
 from fedtune.split.step import SplitStep
 from fedtune.training.base import LocalStep
-from fedtune.training.private import PrivateStep
 from fedtune.training.resident import Resident
 from fedtune.training.sequential import SequentialStep
 
 STEPS: Mapping[str, Callable[[Resident], LocalStep]] = MappingProxyType(
-    {"none": CohortStep, "client": CohortStep, "example": PrivateStep}
+    {"none": CohortStep, "client": CohortStep, "example": CohortPrivateStep}
 )
-"""By `privacy.unit`: under `client` the steps are plain, and the update is clipped as a whole."""
+"""By `privacy.unit`: under `client` the steps are plain, and the update is clipped as a whole. A client alone takes the
+steps of `SequentialStep`, or of `PrivateStep`."""
 
 
 def local_step(resident: Resident, open_body: OpenBody | None = None) -> LocalStep:

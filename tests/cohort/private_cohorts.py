@@ -49,7 +49,9 @@ class RowsInTurns:
         return self._given[(self.asked - 1) % len(self._given)].draw(count, rate)
 
 
-def home_of(request: pytest.FixtureRequest, family: str, kind: str, privacy: dict[str, Any], **training: Any) -> Resident:
+def home_of(
+    request: pytest.FixtureRequest, family: str, kind: str, privacy: dict[str, Any], **training: Any
+) -> Resident:
     """A tiny model whose base matrices are large enough for gradients that are clipped, its dropout as it came."""
     folder = request.getfixturevalue(f"tiny_{family}_folder")
     return private(lively(adapted_resident(folder, ADAPTERS[kind], FAMILIES[family][0], **training)), **privacy)

@@ -93,10 +93,9 @@ def test_neighbours_order_and_budget_change_no_more_than_the_last_digits(request
 
     assert again(cohort[::-1], DRAWN[::-1], place=2) <= CLOSE
     assert again(cohort, DRAWN, most_tokens=1) <= CLOSE
-    assert again(cohort, DRAWN, most_tokens=10_000) <= CLOSE
     wild = {name: tensor * 1e6 for name, tensor in cohort[1].state.items()}
-    other = replace(cohort[1], state=wild, rows=answer_rows(40, seed=77))
-    assert again([cohort[0], other], [DRAWN[0], [list(range(40)), [3], []]]) <= CLOSE
+    other = replace(cohort[1], state=wild, rows=answer_rows(12, seed=77))
+    assert again([cohort[0], other], [DRAWN[0], [list(range(12)), [3], []]]) <= CLOSE
 
 
 def test_what_is_in_memory_at_a_time_changes_nothing(
@@ -134,7 +133,6 @@ def test_one_client_and_a_model_that_does_not_fit_take_the_steps_of_the_private_
     step = CohortPrivateStep(replace(home, recipe=_with(home, compile=True)), noise=NoNoise(), rows=Given(*drawn * 2))
     expected_two = list(PrivateStep(home, noise=NoNoise(), rows=Given(*drawn * 2)).train(cohort[:2]))
     assert [digest(one.state) for one in step.train(cohort[:2])] == [digest(one.state) for one in expected_two]
-    assert step.notes() == ()
 
 
 def _with(home: Resident, **training: Any) -> Any:
@@ -145,6 +143,4 @@ def test_a_model_made_to_drop_numbers_shares_for_nothing_is_dropped_here(request
     home = home_of(request, "bert", "lora", {}, steps=1)
     assert home.attached.model.config.hidden_dropout_prob > 0  # type: ignore[union-attr,operator]
     assert ADAPTERS["lora"].dropout == 0
-    step = CohortPrivateStep(home)
-    assert step.turns is None
-    assert step.notes()[0] == "each row's gradient clipped by itself"
+    assert CohortPrivateStep(home).turns is None

@@ -1,4 +1,4 @@
-"""What shared private steps promise: rows bounded, noise of the plan's size, neighbours that share nothing but passes."""
+"""What shared private steps promise: rows bounded, the plan's noise, neighbours that share nothing but passes."""
 
 import logging
 import math
@@ -89,7 +89,9 @@ def test_rows_with_nothing_to_predict_add_nothing(request: pytest.FixtureRequest
     cohort = [client(home, "llama", number, 3) for number in range(2)]
     silent = {"input_ids": [5, 6, 7], "labels": [-100] * 3}
     expected = sums(home, cohort, [[1], []])
-    cohort = [replace(one, rows=ListRows([silent, *answer_rows(3, seed=n).examples[1:]])) for n, one in enumerate(cohort)]
+    cohort = [
+        replace(one, rows=ListRows([silent, *answer_rows(3, seed=n).examples[1:]])) for n, one in enumerate(cohort)
+    ]
     first, second = sums(home, cohort, [[0, 1], [0]])
     assert distance(first, expected[0]) < 1e-6
     assert norm_of(second) == 0
@@ -148,7 +150,7 @@ def test_who_diverges_is_named_and_touches_nobody(bert: Resident, poison: float)
     cohort[1] = replace(cohort[1], state={n: t * 0 + poison for n, t in cohort[1].state.items()})
     results = CohortPrivateStep(bert, noise=NoNoise(), rows=RowsInTurns(drawn)).train(cohort)
     first = next(results)
-    with pytest.raises(TrainingError, match="^c1: the weights are not finite after 1 private steps; lower"):
+    with pytest.raises(TrainingError, match=r"^c1: the weights are not finite after 1 private steps; lower"):
         next(results)
     for one, other in zip([first, next(results)], expected, strict=True):
         assert distance(one.state, other.state) <= 1e-6
@@ -200,7 +202,11 @@ def test_a_torn_row_is_its_clients_own_trouble_and_nothing_is_left_behind(bert: 
     outcomes = [end(results) for _ in cohort]
     assert [type(one) for one in outcomes[::2]] == [LocalResult] * 2
     assert isinstance(outcomes[1], (TypeError, ValueError))
-    assert (dict(model.named_modules()), [m.training for m in model.modules()], torch.get_rng_state().tolist()) == before
+    assert (
+        dict(model.named_modules()),
+        [m.training for m in model.modules()],
+        torch.get_rng_state().tolist(),
+    ) == before
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -16,13 +16,18 @@ from simulations.sharing import sharing
 from simulations.simulate import simulate
 from tests.worlds import tiny_recipe, write_rows
 
+EXAMPLE = {"unit": "example", "epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.1}
 
-def recipe(folder: Path, *, dropout: float | None = 0.0, per_round: int = 0) -> Recipe:
+
+def recipe(
+    folder: Path, *, dropout: float | None = 0.0, per_round: int = 0, privacy: dict[str, Any] | None = None
+) -> Recipe:
     return Recipe.model_validate(
         {
             "model": {"name": str(folder), "labels": ("a", "b"), "dropout": dropout},
             "training": {"device": "cpu"},
             "federation": {"clients_per_round": per_round},
+            "privacy": privacy or {},
         }
     )
 
@@ -35,6 +40,11 @@ def recipe(folder: Path, *, dropout: float | None = 0.0, per_round: int = 0) -> 
         ({}, 100, "; rows end to end without padding; last layer on the class token alone"),
         ({}, 8, "clients take turns, because a round asks for too few to share passes"),
         ({"dropout": None}, 100, "model.dropout = 0"),
+        (
+            {"dropout": None, "privacy": EXAMPLE},
+            100,
+            "rows of up to 13 clients share each pass through the base model; each row with a gradient of its own",
+        ),
     ],
 )
 def test_what_is_said(

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from fedtune.adapters.slots import narrow, widen
+from fedtune.cohort.private_step import CohortPrivateStep
 from fedtune.cohort.step import CohortStep
 from fedtune.errors import PrivacyError, TrainingError
 from fedtune.recipe import AdapterSection
@@ -292,7 +293,7 @@ def test_the_step_follows_the_unit_of_the_recipe(tiny_bert_folder: Path) -> None
     plain = adapted_resident(tiny_bert_folder, SQUARE)
     assert isinstance(local_step(plain), CohortStep)
     assert isinstance(local_step(private(plain, unit="client", population=10)), CohortStep)
-    assert isinstance(local_step(private(plain)), PrivateStep)
+    assert isinstance(local_step(private(plain)), CohortPrivateStep)
     for other in (plain, private(plain, unit="client")):
         with pytest.raises(PrivacyError, match=r'for privacy.unit = "example"'):
             PrivateStep(other)
