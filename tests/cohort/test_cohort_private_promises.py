@@ -97,6 +97,16 @@ def test_rows_with_nothing_to_predict_add_nothing(request: pytest.FixtureRequest
     assert norm_of(second) == 0
 
 
+def test_bf16_keeps_the_bound_and_comes_close(bert: Resident) -> None:
+    """Autocast computes in bf16; gradients by row are clipped in fp32 and above, and looked at in fp32."""
+    cohort = [client(bert, "bert", number, 4) for number in range(2)]
+    half_home = replace(bert, bf16=True)
+    full, half = sums(bert, cohort, [[0, 1], [2]]), sums(half_home, cohort, [[0, 1], [2]])
+    for one, other in zip(full, half, strict=True):
+        assert 0 < norm_of({n: one[n] - other[n] for n in one}) < 0.2 * norm_of(one)
+    assert norm_of(half[1]) <= 0.3 + 1e-5
+
+
 @pytest.mark.parametrize("rows", [[], [0, 1, 2]])
 def test_the_noise_has_the_size_of_the_plan_whatever_was_drawn(request: pytest.FixtureRequest, rows: list[int]) -> None:
     """On every trained number of every client alike, σ·clip over the divisor, and normal; chance fails 1e-9."""
