@@ -37,7 +37,7 @@ def test_commands_that_the_text_names_exist(page: Page) -> None:
 @ALL
 def test_options_that_the_text_names_exist(page: Page) -> None:
     named = {code.split()[0] for code in page.inline_code() if code.startswith("--")}
-    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").rglob("*.py"))
     assert {option for option in named - options() if f'"{option}"' not in scripts} == set()
 
 
