@@ -2,7 +2,7 @@
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from fedtune.state import digest
 from fedtune.training.base import Assignment, LocalResult
 from fedtune.training.resident import Resident
 from tests.cohort.private_cohorts import SGD, RowsInTurns, client, home_of, sums, together
-from tests.training.parts import ListRows, adapted_resident, answer_rows, image_rows, text_rows
+from tests.training.parts import ListRows, Meddling, adapted_resident, answer_rows, image_rows, text_rows
 from tests.training.private_parts import ADAPTERS, Counted, NoNoise, distance, private, train_one_by_one
 
 
@@ -164,22 +164,6 @@ def test_who_diverges_is_named_and_touches_nobody(bert: Resident, poison: float)
         next(results)
     for one, other in zip([first, next(results)], expected, strict=True):
         assert distance(one.state, other.state) <= 1e-6
-
-
-@dataclass(frozen=True)
-class Meddling:
-    """Rows whose reading writes to a tensor."""
-
-    inner: ListRows
-    tensor: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def batch(self, indices: Any) -> Any:
-        with torch.no_grad():
-            self.tensor.view(-1)[0] += 1
-        return self.inner.batch(indices)
 
 
 def test_nothing_is_sent_where_a_frozen_tensor_was_changed(bert: Resident) -> None:

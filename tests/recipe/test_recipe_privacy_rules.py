@@ -3,10 +3,10 @@
 import pytest
 
 from fedtune.errors import RecipeError
-from fedtune.recipe.load import Loaded, parse_recipe
 from fedtune.recipe.rules_client import CLIENT_RULES
 from fedtune.recipe.rules_example import EXAMPLE_RULES
 from fedtune.recipe.rules_privacy import PRIVACY_RULES
+from tests.recipe.mixes import OPEN, load
 
 EXAMPLE = {
     "privacy.unit": '"example"',
@@ -29,8 +29,6 @@ BANDED = {
     "privacy.min_separation": "4",
     "federation.clients_per_round": "10",
 }
-OPEN = ""
-"""Takes a key out of the base."""
 
 MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
     # rule: (the sound recipe, what breaks it, a part of the sentence, what mends it)
@@ -156,15 +154,6 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
     "_rows_kept_back_for_nothing": (CLIENT, {"data.holdout_fraction": "0.1"}, "keeps rows back", {}),
     "_adaptive_clip_of_banded_noise": (BANDED, {"privacy.clip_quantile": "0.5"}, "at one clip", {}),
 }
-
-
-def load(*layers: dict[str, str]) -> Loaded:
-    keys: dict[str, str] = {}
-    for layer in layers:
-        keys |= layer
-    lines = [f"{key} = {value}" for key, value in keys.items() if value != OPEN]
-    text = "\n".join(['model.name = "minilm"', 'data.source = "movie-reviews"', *lines])
-    return parse_recipe(text, [], name="mix.toml")
 
 
 def test_every_rule_is_tried_here() -> None:

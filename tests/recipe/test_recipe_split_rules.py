@@ -3,15 +3,13 @@
 import pytest
 
 from fedtune.errors import RecipeError
-from fedtune.recipe.load import Loaded, parse_recipe
 from fedtune.recipe.rules_split import SPLIT_RULES
+from tests.recipe.mixes import OPEN, load
 
 SPLIT = {"split.head_layers": "1"}
 SFPROMPT = {"method": '"sfprompt"'}
 LORA = {**SPLIT, "adapter.kind": '"lora"'}
 SCAFFOLD = {**SPLIT, "training.scaffold": "true"}
-OPEN = ""
-"""Takes a key out of the base."""
 
 MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
     # rule: (the sound recipe, what breaks it, a part of the sentence, what mends it)
@@ -80,15 +78,6 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
     "_recomputed_parts": (SPLIT, {"training.gradient_checkpointing": "true"}, "is for whole models", {}),
     "_parts_in_four_bits": (SPLIT, {"model.quantization": '"nf4"'}, "tensor by tensor", {"split.head_layers": OPEN}),
 }
-
-
-def load(*layers: dict[str, str]) -> Loaded:
-    keys: dict[str, str] = {}
-    for layer in layers:
-        keys |= layer
-    lines = [f"{key} = {value}" for key, value in keys.items() if value != OPEN]
-    text = "\n".join(['model.name = "minilm"', 'data.source = "movie-reviews"', *lines])
-    return parse_recipe(text, [], name="mix.toml")
 
 
 def test_every_rule_is_tried_here() -> None:

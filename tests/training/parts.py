@@ -121,6 +121,22 @@ def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> torch.Tenso
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
 
 
+@dataclass(frozen=True)
+class Meddling:
+    """Rows whose reading writes to a tensor."""
+
+    inner: ListRows
+    tensor: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def batch(self, indices: Any) -> Any:
+        with torch.no_grad():
+            self.tensor.view(-1)[0] += 1
+        return self.inner.batch(indices)
+
+
 def text_rows(count: int, *, seed: int = 0, classes: int = 3) -> ListRows:
     """Sentences of 3 to 9 tokens with a class each."""
     draw = torch.Generator().manual_seed(seed)

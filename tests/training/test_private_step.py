@@ -1,9 +1,8 @@
 """What private steps promise: noise of the plan's size, one row bounded, empty samples, nothing else that leaves."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from fedtune.training.resident import Resident
 from fedtune.training.sequential import SequentialStep
 from tests.training.parts import (
     ListRows,
+    Meddling,
     adapted_resident,
     answer_rows,
     assignment,
@@ -175,22 +175,6 @@ def test_the_rows_of_a_step_do_not_come_from_the_recipes_seed(tiny_bert_folder: 
     share = assignment(home, text_rows(30), seed=derive_seed(0, "train"))
     first, second = (next(PrivateStep(home, noise=NoNoise()).train([share])).state for _ in range(2))
     assert distance(first, second) > 1e-4
-
-
-@dataclass(frozen=True)
-class Meddling:
-    """Rows whose reading writes to a tensor."""
-
-    inner: ListRows
-    tensor: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def batch(self, indices: Any) -> Any:
-        with torch.no_grad():
-            self.tensor.view(-1)[0] += 1
-        return self.inner.batch(indices)
 
 
 def test_exactly_the_trained_tensors_change_and_another_is_an_error(tiny_bert_folder: Path) -> None:
