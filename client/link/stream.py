@@ -92,14 +92,12 @@ class Stream:
         self._call.cancel()
 
     def _part(self) -> None:
-        """Leave, and give the coordinator a moment to hear it."""
+        """Leave, and give the coordinator a moment to hear it; then it ends the call."""
         self.leave()
-        timer = threading.Timer(_FAREWELL_S, self._call.cancel)
-        timer.start()
-        with contextlib.suppress(grpc.RpcError, KeyboardInterrupt):
-            for _ in self._call:
-                pass
-        timer.cancel()
+        heard = threading.Event()
+        if self._call.add_callback(heard.set):  # gRPC allows no second read beside the one that was interrupted
+            with contextlib.suppress(KeyboardInterrupt):
+                heard.wait(_FAREWELL_S)
 
     def _why(self, error: grpc.RpcError, encrypted: bool) -> TransportError:
         if self.welcomed:
@@ -114,15 +112,20 @@ class Stream:
 
     def _frames(self, hello: Hello) -> Iterator[ClientFrame]:
         yield ClientFrame(hello=hello)
-        while True:
-            with self._changed:
-                frame = self._endpoint.next_frame() if self.welcomed else None
-                while frame is None and not self._over.is_set():
-                    self._changed.wait()
-                    frame = self._endpoint.next_frame() if self.welcomed else None
-                if self._over.is_set() or frame is None:
-                    return
+        while (frame := self._next_frame()) is not None:
             yield frame
+
+    def _next_frame(self) -> ClientFrame | None:
+        """What to send next, None where the stream is over; waits.
+
+        A stream that is over takes nothing from the endpoint: what it took would be missing in the next one.
+        """
+        with self._changed:
+            while not self._over.is_set():
+                if self.welcomed and (frame := self._endpoint.next_frame()) is not None:
+                    return frame
+                self._changed.wait()
+        return None
 
     def _take(self, frame: ServerFrame) -> str | None:
         self.last_seen = time.monotonic()
