@@ -34,6 +34,12 @@ class Packed:
     owners: torch.Tensor
     """(M,) int64: the row of the pass that each target belongs to, rows without a target counted too."""
 
+    @cached_property
+    def rows(self) -> list[int]:
+        """Which rows of the pass are in the stream: those with a target."""
+        numbers: list[int] = torch.unique_consecutive(self.owners).tolist()
+        return numbers
+
 
 def pack(parts: Sequence[Part], positions: Positions, device: torch.device) -> Packed | None:
     """The stream of all parts' rows that have a target; None where no row has one."""

@@ -9,8 +9,9 @@ import torch
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.cohort.attention import rows_apart
 from fedtune.cohort.base import Part, Predicted
+from fedtune.cohort.blocks import sources
 from fedtune.cohort.cache import RowCache
-from fedtune.cohort.keys import image_keys, text_keys
+from fedtune.cohort.keys import image_keys
 from fedtune.cohort.lane import Lane
 from fedtune.cohort.lowest import lowest_layer
 from fedtune.cohort.pack import Positions, classes, counted, images, pack
@@ -21,6 +22,7 @@ from fedtune.cohort.stream import Stream
 from fedtune.cohort.tail import Stack
 from fedtune.data.rows import EncodedRows
 from fedtune.errors import ModelError
+from fedtune.recipe import Recipe
 from fedtune.split.family import check_split_task, family_of
 from fedtune.training.resident import Resident
 
@@ -76,6 +78,7 @@ class PackedPass:
         self._configs = configs_of(model)
         self._tokens = 1
         self._positions = _positions(self._stack)
+        self._neighbours = _reads_all(resident.recipe)
         self.unpruned = why_not_pruned(self._stack, resident.device) if prune else "it was not asked for"
         """Why the last layer computes all tokens; None where it computes those that count."""
         lowest = lowest_layer(resident, self._stack.family)
@@ -87,7 +90,9 @@ class PackedPass:
             selects = self.unpruned is None and lowest == len(self._stack.layers) - 1
             trained = list(resident.attached.parameters().values())
             cache = RowCache(room, spill)
-            self._prefix = Prefix(self._stack, lowest, cache, trained, selects=selects, project=project)
+            self._prefix = Prefix(
+                self._stack, lowest, cache, trained, self._positions, selects=selects, project=project
+            )
 
     def begin(self, shift: Shift = NO_SHIFT) -> None:
         """Say what is added to the base weights in the passes that follow."""
@@ -135,7 +140,7 @@ class PackedPass:
             return self._nothing()
         begun = None
         if self._prefix is not None and self._prefix.usable:
-            begun = self._prefix.texts(packed, text_keys(packed))
+            begun = self._prefix.texts(sources(parts, packed, neighbours=self._neighbours))
         position_ids = packed.positions.unsqueeze(0).to(device)
         inputs = {"position_ids": position_ids}
         if begun is None:
@@ -218,6 +223,11 @@ def _why_not_kept(resident: Resident, lowest: int | str) -> str | None:
     if training.steps is None and training.epochs * rounds == 1:
         return "each row is read once"
     return None
+
+
+def _reads_all(recipe: Recipe) -> bool:
+    """Does a client read all of its rows in a round? Then what is computed for a row's neighbours is of use."""
+    return recipe.training.steps is None and recipe.privacy.unit != "example"
 
 
 def _kept_words(prefix: Prefix) -> str:

@@ -3,7 +3,7 @@
 Shape suffixes: N = tokens of a stream, M = tokens that are read, D = model width.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import nn
 
 from fedtune.adapters.shift import NO_SHIFT, Shift, modules_of
 from fedtune.cohort.attention import rows_apart
+from fedtune.cohort.blocks import Source
 from fedtune.cohort.cache import Kept, RowCache
 from fedtune.cohort.lowest import holds_trained, touches
-from fedtune.cohort.pack import Packed
+from fedtune.cohort.pack import Positions, pack
 from fedtune.cohort.stream import Stream
 from fedtune.cohort.tail import Stack
 from fedtune.cohort.written import WRITTEN, frozen_part
@@ -33,8 +34,8 @@ class Begun:
 class Prefix:
     """What the layers before `layer` make of each row, and that layer's frozen projections of it.
 
-    A row's numbers do not depend on which rows are asked for with it on a CPU, for there each is computed alone; on
-    other devices they do up to rounding.
+    A row's numbers do not depend on which rows are asked for with it on a CPU: there an image is computed alone, a text
+    alone or with those that its source names. On other devices they do up to rounding.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class Prefix:
         layer: int,
         cache: RowCache,
         trained: Sequence[nn.Parameter],
+        positions: Positions,
         *,
         selects: bool,
         project: bool = True,
     ) -> None:
         """`selects` where the layer's queries are those of the read tokens alone; `project` keeps projections too."""
         self.layer, self.cache = layer, cache
-        self._stack, self._selects = stack, selects
+        self._stack, self._selects, self._positions = stack, selects, positions
         self._frozen = self._projections(trained) if project else ()
         self._shift = NO_SHIFT
 
@@ -68,56 +70,57 @@ class Prefix:
         prefix = f"{self._stack.model.base_model_prefix}.{self._stack.at}.{self.layer}."
         return () if {prefix + name for name in self._frozen} & set(modules_of(self._shift.tensors)) else self._frozen
 
-    def texts(self, packed: Packed, keys: Sequence[Hashable]) -> Begun:
-        """For the rows of a stream, each with its key."""
-        lengths, reads = list(packed.stream.lengths), list(packed.stream.reads)
-        ids, positions = torch.split(packed.ids, lengths), torch.split(packed.positions, lengths)
-        inside = torch.split(packed.inside, reads)
+    def texts(self, wanted: Sequence[Source]) -> Begun:
+        """For the rows of a stream, each with where it comes from."""
 
-        def compute(rows: list[int]) -> list[Kept]:
-            return self._texts([ids[r] for r in rows], [positions[r] for r in rows], [inside[r] for r in rows])
+        def compute(rows: list[int]) -> Iterator[tuple[Hashable, Kept]]:
+            parts = list({wanted[row].name: wanted[row] for row in rows}.values())
+            for some in [[one] for one in parts] if self._alone else [parts]:
+                yield from self._texts(some)
 
-        kept = self._look_up(keys, compute)
+        kept = self._look_up([one.key for one in wanted], compute)
         return Begun(torch.cat([row[0] for row in kept]).unsqueeze(0), self._joined(kept))
 
     def images(self, keys: Sequence[Hashable], pixels: Callable[[list[int]], torch.Tensor]) -> Begun:
         """For images, each with its key; `pixels` gives those at some places among them, (n, C, H, W)."""
 
-        def compute(rows: list[int]) -> list[Kept]:
-            return self._images(pixels(rows))
+        def compute(rows: list[int]) -> Iterator[tuple[Hashable, Kept]]:
+            return zip([keys[row] for row in rows], self._images(pixels(rows)), strict=True)
 
         kept = self._look_up(keys, compute)
         return Begun(torch.stack([row[0] for row in kept]), self._joined(kept))
 
-    def _look_up(self, keys: Sequence[Hashable], compute: Callable[[list[int]], list[Kept]]) -> list[Kept]:
+    def _look_up(
+        self, keys: Sequence[Hashable], compute: Callable[[list[int]], Iterable[tuple[Hashable, Kept]]]
+    ) -> list[Kept]:
         names = self.projections
         found = {key: self.cache.get((key, names)) for key in dict.fromkeys(keys)}
         missing = [keys.index(key) for key, kept in found.items() if kept is None]
         # Not as inference tensors, which no later pass could be trained on.
         with torch.inference_mode(mode=False), torch.no_grad():
-            for row, computed in zip(missing, compute(missing) if missing else [], strict=True):
-                found[keys[row]] = computed
-                self.cache.put((keys[row], names), computed)
+            for key, computed in compute(missing) if missing else ():
+                found[key] = computed
+                self.cache.put((key, names), computed)
         return [kept for key in keys if (kept := found[key]) is not None]
 
     def _joined(self, kept: Sequence[Kept]) -> dict[str, torch.Tensor]:
         return {name: torch.cat([row[at + 1] for row in kept]) for at, name in enumerate(self.projections)}
 
-    def _texts(
-        self, ids: Sequence[torch.Tensor], positions: Sequence[torch.Tensor], inside: Sequence[torch.Tensor]
-    ) -> list[Kept]:
-        if self._alone and len(ids) > 1:
-            return [row for one in zip(ids, positions, inside, strict=True) for row in self._texts(*([x] for x in one))]
-        device = inside[0].device if self._alone else next(self._stack.base.parameters()).device
-        stream = _stream([len(row) for row in ids], inside, device)
+    def _texts(self, some: Sequence[Source]) -> Iterator[tuple[Hashable, Kept]]:
+        """All rows of these parts that have a target, computed in one pass."""
+        device = next(self._stack.base.parameters()).device
+        packed = pack([one.part for one in some], self._positions, device)
+        if packed is None:
+            return
         more = {"use_cache": False} if self._stack.family.task == "causal-lm" else {}
         inputs = {
-            "input_ids": torch.cat(list(ids)).unsqueeze(0).to(device),
-            "position_ids": torch.cat(list(positions)).unsqueeze(0).to(device),
+            "input_ids": packed.ids.unsqueeze(0).to(device),
+            "position_ids": packed.positions.unsqueeze(0).to(device),
         }
-        with rows_apart(configs_of(self._stack.model), stream.all_to_all):
+        with rows_apart(configs_of(self._stack.model), packed.stream.all_to_all):
             hidden = self._stack.before(self.layer)(**inputs, **more).last_hidden_state
-        return self._apart(hidden.squeeze(0), stream)
+        keys = [one.key_at(place) for one in some for place in range(len(one.part[1]))]
+        yield from zip([keys[row] for row in packed.rows], self._apart(hidden.squeeze(0), packed.stream), strict=True)
 
     def _images(self, pixels: torch.Tensor) -> list[Kept]:
         if self._alone and len(pixels) > 1:
@@ -154,7 +157,7 @@ class Prefix:
 
     @property
     def _alone(self) -> bool:
-        """Is each row computed by itself? A CPU loses little by it; a GPU would wait for each."""
+        """Is each image, and each source's part, computed by itself? A GPU would wait for each."""
         return next(self._stack.base.parameters()).device.type == "cpu"
 
 

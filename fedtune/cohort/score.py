@@ -1,7 +1,6 @@
 """Scoring by packed passes: what `fedtune.training.evaluate` adds up, of real tokens alone."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from fedtune.adapters.shift import Shift
 from fedtune.cohort.base import Pass
+from fedtune.cohort.blocks import WholeBatch
 from fedtune.data.base import Batch
 from fedtune.training.evaluate import Outputs
 from fedtune.training.resident import Resident
@@ -24,23 +24,8 @@ def outputs_by(a_pass: Pass, shift: Shift) -> Outputs:
     def outputs(_: Resident, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Any]]:
         a_pass.begin(shift)
         for batch in batches:
-            predicted = a_pass.logits([(_Rows(batch), range(len(batch["labels"])))])
+            predicted = a_pass.logits([(WholeBatch(batch), range(len(batch["labels"])))])
             loss = cross_entropy(predicted.logits.float(), predicted.targets)
             yield {"labels": predicted.targets.cpu()}, SimpleNamespace(loss=loss, logits=predicted.logits)
 
     return outputs
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """A batch as the rows that it was made of."""
-
-    whole: Batch
-
-    def __len__(self) -> int:
-        return len(self.whole["labels"])
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """Some of the rows, as wide as they are."""
-        chosen = list(indices)
-        return {name: tensor[chosen] for name, tensor in self.whole.items()}
