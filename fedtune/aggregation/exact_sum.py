@@ -42,6 +42,11 @@ class ExactSum:
         self._low += _on_grid(term.sub_(high), _LOW_GRID)
         self._terms += 1
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the sum."""
+        return self._high.nbytes + self._low.nbytes
+
     def value(self) -> torch.Tensor:
         """The sum, float64."""
         return self._high + self._low

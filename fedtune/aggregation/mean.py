@@ -8,12 +8,9 @@ For `square` adapters R ↦ B·R·A is linear in the shared B and A, so the mean
 from dataclasses import replace
 from typing import ClassVar
 
-import torch
-
-from fedtune.adapters.slots import mask, widen
 from fedtune.aggregation.base import Aggregator, Contribution, Frame, Global
 from fedtune.aggregation.control import ControlSum
-from fedtune.aggregation.exact_sum import ExactSum
+from fedtune.aggregation.weighted_sum import WeightedSum
 from fedtune.errors import RunError
 from fedtune.recipe.adapter import AdapterForm
 from fedtune.state import State
@@ -33,28 +30,22 @@ class Mean(Aggregator):
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
         self._world = Global({})
-        self._sums: dict[str, ExactSum] = {}
-        self._weights: dict[str, ExactSum] = {}
+        self._sums = WeightedSum(frame.shapes, frame.axes)
         self._control = ControlSum()
         self._count = 0
 
     def begin(self, world: Global, round_: int) -> None:
         """Start a round from what the federation knows."""
         self._world = world
-        self._sums, self._weights = {}, {}
+        self._sums = WeightedSum(self._frame.shapes, self._frame.axes)
         self._control = ControlSum()
         self._count = 0
 
     def add(self, contribution: Contribution) -> None:
         """Add one validated delta; raises WeightOutOfRange, and adds nothing, beyond 2²⁸."""
-        delta = widen(contribution.delta, self._frame.shapes, self._frame.axes, contribution.slots)
-        for name, tensor in delta.items():
-            self._sum_of(name).check(tensor, contribution.weight)
+        term = self._sums.term(contribution.delta, contribution.weight, contribution.slots)
         self._control.check(contribution.control)
-        for name, tensor in delta.items():
-            self._sums[name].add(tensor, contribution.weight)
-            reach = mask(self._frame.shapes[name], self._frame.axes.get(name, ()), contribution.slots)
-            self._weights[name].add(reach, contribution.weight)
+        self._sums.add(term)
         self._control.add(contribution.control)
         self._count += 1
 
@@ -63,19 +54,10 @@ class Mean(Aggregator):
         if not self._count:
             raise RunError("no update was added, so there is no mean; wait for at least one client")
         state = dict(self._world.state)
-        for name, total in self._sums.items():
-            weight = self._weights[name].value()
-            mean = torch.where(weight > 0, total.value() / weight.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+        for name, mean in self._sums.means().items():
             state[name] = (state[name].double() + mean).float()
         control = self._control.after(self._world.control, self._world.clients)
         return replace(self._world, state=state, control=control)
-
-    def _sum_of(self, name: str) -> ExactSum:
-        if name not in self._sums:
-            shape, axes = self._frame.shapes[name], self._frame.axes.get(name, ())
-            self._sums[name] = ExactSum(shape)
-            self._weights[name] = ExactSum(tuple(size if axis in axes else 1 for axis, size in enumerate(shape)))
-        return self._sums[name]
 
 
 def mean_state(world: Global, contributions: list[Contribution], frame: Frame) -> State:

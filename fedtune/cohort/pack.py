@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from fedtune.cohort.base import Part
 from fedtune.cohort.stream import Stream
+from fedtune.data.base import Batch
+from fedtune.data.ragged import Ints
 from fedtune.data.rows import EncodedRows
 from fedtune.training.forward import IGNORED
 
@@ -93,10 +96,11 @@ class _Text:
 
     kept: torch.Tensor
     """Which of the part's rows they are."""
-    real: torch.Tensor
-    """(B, T) bool: their tokens among all, padding left out."""
-    read: torch.Tensor
-    """(B, T) bool: the tokens that predict something."""
+    lengths: list[int]
+    reads: list[int]
+    """How many tokens of each predict something."""
+    inside: torch.Tensor
+    """The places of these in their rows."""
     ids: torch.Tensor
     positions: torch.Tensor
     targets: torch.Tensor
@@ -106,8 +110,21 @@ class _Text:
         rows, indices = part
         if not indices:
             none = torch.zeros(0, dtype=torch.int64)
-            return cls(none, none.reshape(0, 1).bool(), none.reshape(0, 1).bool(), none, none, none)
-        batch = rows.batch(indices)
+            return cls(none, [], [], none, none, none, none)
+        if positions is counted and isinstance(rows, EncodedRows) and (plain := rows.texts(indices)) is not None:
+            return cls._of_texts(*plain)
+        return cls._of_batch(rows.batch(indices), positions)
+
+    @classmethod
+    def _of_texts(cls, ids: Ints, lengths: Ints, labels: Ints) -> "_Text":
+        """Of classified texts end to end, without padding them first."""
+        places = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        count, first = len(lengths), torch.zeros(len(lengths), dtype=torch.int64)
+        flat, targets = torch.from_numpy(ids), torch.from_numpy(labels)
+        return cls(torch.arange(count), lengths.tolist(), [1] * count, first, flat, torch.from_numpy(places), targets)
+
+    @classmethod
+    def _of_batch(cls, batch: Batch, positions: Positions) -> "_Text":
         ids_BT, labels = batch["input_ids"], batch["labels"]
         read_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
         if labels.ndim == 1:
@@ -119,19 +136,12 @@ class _Text:
         kept_B = read_BT.any(dim=1)
         # A row without tokens is the token that pads it: something has to be read.
         real_BT = (batch["attention_mask"].bool() | read_BT) & kept_B[:, None]
-        return cls(kept_B.nonzero()[:, 0], real_BT, read_BT, ids_BT[real_BT], positions(ids_BT)[real_BT], targets)
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        counts: list[int] = self.real.sum(dim=1)[self.kept].tolist()
-        return counts
-
-    @cached_property
-    def reads(self) -> list[int]:
-        counts: list[int] = self.read.sum(dim=1)[self.kept].tolist()
-        return counts
-
-    @cached_property
-    def inside(self) -> torch.Tensor:
-        """The places of the read tokens in their rows."""
-        return torch.arange(self.read.shape[1]).expand(self.read.shape)[self.read]
+        return cls(
+            kept=kept_B.nonzero()[:, 0],
+            lengths=real_BT.sum(dim=1)[kept_B].tolist(),
+            reads=read_BT.sum(dim=1)[kept_B].tolist(),
+            inside=torch.arange(read_BT.shape[1]).expand(read_BT.shape)[read_BT],
+            ids=ids_BT[real_BT],
+            positions=positions(ids_BT)[real_BT],
+            targets=targets,
+        )

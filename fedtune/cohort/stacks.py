@@ -25,6 +25,10 @@ class Stacks:
         for name in self.columns.places:
             self.columns.view(self.values_KP[client : client + 1], name)[0].copy_(tensors[name].detach())
 
+    def repeat(self, client: int) -> None:
+        """Start a client from what the one before it has now."""
+        self.values_KP[client].copy_(self.values_KP[client - 1])
+
     def of(self, client: int) -> dict[str, torch.Tensor]:
         """A client's tensors, trained or not, as views of its row."""
         row_1P = self.values_KP[client : client + 1]

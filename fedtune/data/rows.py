@@ -10,7 +10,7 @@ import numpy as np
 
 from fedtune.data.base import Batch
 from fedtune.data.ragged import Ints
-from fedtune.data.store import Store
+from fedtune.data.store import Store, TextStore
 
 _NUMBERS: WeakKeyDictionary[Store, int] = WeakKeyDictionary()
 """A number for each store; it is never another store's, also after this one is gone."""
@@ -57,6 +57,17 @@ class EncodedRows:
     def batch(self, indices: Sequence[int]) -> Batch:
         """The rows at `indices`, padded on the right to the longest of them, as CPU tensors."""
         return self._store.batch(self._rows[np.asarray(indices, dtype=np.int64)])
+
+    def texts(self, indices: Sequence[int]) -> tuple[Ints, Ints, Ints] | None:
+        """Classified texts end to end: all tokens (N,), the rows' lengths and classes (rows,), int64.
+
+        None where the rows are something else, or one of them has no token or no class.
+        """
+        rows = self._rows[np.asarray(indices, dtype=np.int64)]
+        if not isinstance(self._store, TextStore):
+            return None
+        lengths, classes = self._store.lengths[rows], self._store.classes[rows]
+        return (self._store.flat(rows), lengths, classes) if lengths.all() and (classes >= 0).all() else None
 
     def subset(self, indices: Sequence[int]) -> "EncodedRows":
         """A view of the rows at `indices`, in that order; nothing is copied but the positions."""

@@ -48,6 +48,10 @@ class TextStore:
         labels_N = torch.from_numpy(self.classes[rows])
         return {"input_ids": ids_NT, "attention_mask": mask_NT, "labels": labels_N}
 
+    def flat(self, rows: Ints) -> Ints:
+        """The tokens of the rows end to end, (N,) int64."""
+        return np.concatenate([self._ids.row(int(row)) for row in rows]).astype(np.int64)
+
 
 class AnswerStore:
     """Causal LM: token ids and where each row's answer starts."""
