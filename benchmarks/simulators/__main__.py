@@ -6,8 +6,9 @@
 
 Every side federates the same adapter with FedAvg over all clients in every round, on one thread a process, each in a
 process of its own. Client steps a CPU second are of all rounds but the first (Flower's actors load the model in it);
-CPU seconds of children count. `job` is the whole command, start-up and all rounds. `floor` is how long the matrix
-products of the frozen model alone would take, without caches; what lies above 100 % of it was not computed at all.
+CPU seconds of children count. `job` is the whole command, start-up and all rounds, seen from outside five times a
+second. `floor` is how long the matrix products of the frozen model alone would take, without caches; what lies above
+100 % of it was not computed at all.
 """
 
 import argparse
@@ -65,11 +66,9 @@ def report(case: Case, found: dict[str, Took]) -> None:
     for name, (result, job, clock) in found.items():
         rate = steps / result.steady_cpu_s()
         times = f"{result.steady_cpu_s() / ours[0].steady_cpu_s():.2f}x" if ours else ""
-        seen = name != "flower"  # Ray's processes take what they used with them when they end
-        spent = f"{job:.1f}" if seen else "not seen"
-        whole = f"{job / ours[1]:.2f}x" if ours and seen else ""
+        whole = f"{job / ours[1]:.2f}x" if ours else ""
         away = _difference(result, reference[0]) if reference else ""
-        print(f"{name:>8} {rate:12.2f} {100 * rate * floor:8.0f}% {times:>11} {spent:>10} {whole:>11} {clock:8.1f} "
+        print(f"{name:>8} {rate:12.2f} {100 * rate * floor:8.0f}% {times:>11} {job:10.1f} {whole:>11} {clock:8.1f} "
               f"{result.peak_mb:6.0f} {away:>11}", flush=True)  # fmt: skip
 
 

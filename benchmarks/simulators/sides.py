@@ -14,6 +14,7 @@ import torch
 from benchmarks.simulators import bare, fedtune_side, flower_side, pfl_side
 from benchmarks.simulators.case import Case
 from benchmarks.simulators.measure import Measured, mark
+from benchmarks.simulators.watch import Watch
 
 SIDES: dict[str, Callable[[Case, Path], Measured]] = {
     "fedtune": fedtune_side.run,
@@ -42,13 +43,16 @@ def measured(name: str, case: Case) -> Took | None:
     begun = time.monotonic()
     process = context.Process(target=_work, args=(name, case, theirs))
     process.start()
+    watch = Watch(process.pid)
     theirs.close()  # so that a side that dies is an end of the stream
     try:
         result, cpu_s = ours.recv()
     except EOFError:
         return None
+    finally:
+        seen_s = watch.stop()
     process.join()
-    return result, cpu_s, time.monotonic() - begun
+    return result, max(cpu_s, seen_s), time.monotonic() - begun
 
 
 def _work(name: str, case: Case, end: Connection) -> None:
