@@ -20,6 +20,8 @@ from server.listener import Listener
 
 MOST_SAID = 5
 """Clients of a round whose replies were set aside that are named; a run of thousands would fill the terminal."""
+PACE_OVER_S = 24 * 3600.0
+"""How far back the bars look for their pace: a round may take an hour."""
 
 _WORDS = {"train": "training", "evaluate": "evaluating", "gradient": "measuring gradients"}
 
@@ -38,11 +40,15 @@ class ProgressBars(Listener):
             console=self._console,
             disable=not self._console.is_terminal,
             transient=True,
+            speed_estimate_period=PACE_OVER_S,
         )
         self._rounds: TaskID | None = None
         self._clients: TaskID | None = None
         self._said = 0
         """Replies of this round that were set aside, and said."""
+        self._last_round = 0
+        self._pace_is_said = False
+        self._asked = 1
 
     def __enter__(self) -> "ProgressBars":
         self._bars.start()
@@ -59,6 +65,7 @@ class ProgressBars(Listener):
     def began(self, run: str, first_round: int, rounds: int) -> None:
         """Set up the bar of the rounds."""
         self._console.print(f"run {run[:8]}: round {first_round} to {rounds}")
+        self._last_round = rounds
         self._rounds = self._bars.add_task("rounds", total=rounds, completed=max(0, first_round))
 
     def asked(self, round_: int, clients: int, what: str) -> None:
@@ -66,12 +73,15 @@ class ProgressBars(Listener):
         self._said = 0
         if self._clients is not None:
             self._bars.remove_task(self._clients)
+        self._asked = max(clients, 1)
         self._clients = self._bars.add_task(f"  round {round_}, {_WORDS[what]}", total=clients)
 
     def replied(self, record: ClientRecord, what: str) -> None:
         """Move the bar; a reply that was set aside is said once a client and round, the first few of them."""
         if self._clients is not None:
             self._bars.advance(self._clients)
+        if self._rounds is not None and what == "train":
+            self._bars.advance(self._rounds, 1 / self._asked)
         if record.outcome in ("ok", "needs-factors", "not-needed"):
             return
         self._said += 1
@@ -85,6 +95,10 @@ class ProgressBars(Listener):
         if self._rounds is not None:
             self._bars.update(self._rounds, completed=record.round)
         self._console.print(_line(record), highlight=False, soft_wrap=True)
+        left = self._last_round - record.round
+        if record.round and left > 0 and record.seconds is not None and not self._pace_is_said:
+            self._pace_is_said = True
+            self.noted(f"at this pace {left} more rounds take about {seconds_text(left * record.seconds)}")
 
     def noted(self, sentence: str) -> None:
         """Print it."""
