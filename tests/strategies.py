@@ -244,6 +244,7 @@ STARTS = {
     "square": ["weights", "random", "public-gradient", "private-gradient"],
     "ravan": ["random"],
     "peft": ["random"],
+    "prompt": ["random", "weights"],
     "full": ["weights"],
 }
 
@@ -275,7 +276,7 @@ def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
     whole = scheme not in PERSONAL and not (kind == "lora" and not freeze_a)
     return {
         **chosen,
-        **({("adapter", "targets"): "all-linear"} if kind == "full" else {}),
+        **({("adapter", "targets"): "all-linear"} if kind in ("full", "prompt") else {}),
         ("run", "soup"): draw(st.sampled_from(["none", "uniform"])) if whole else "none",
         ("method",): draw(st.sampled_from(["", *agreeing])),
         ("adapter", "init_source"): draw(TEXTS.filter(bool)) if init == "public-gradient" else "",

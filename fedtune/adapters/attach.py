@@ -6,6 +6,7 @@ from fedtune.adapters.base import Attached
 from fedtune.adapters.full import Full
 from fedtune.adapters.library import Library
 from fedtune.adapters.lora import Lora
+from fedtune.adapters.prompt import Prompt
 from fedtune.adapters.ravan import Ravan
 from fedtune.adapters.square import Square
 from fedtune.models.base import LoadedModel
@@ -17,6 +18,7 @@ KINDS: dict[AdapterKind, Callable[[LoadedModel, AdapterSection, str], Attached]]
     "square": Square,
     "ravan": Ravan,
     "peft": Library,
+    "prompt": Prompt,
     "full": Full,
 }
 """The adapter classes by `adapter.kind`."""

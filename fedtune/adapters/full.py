@@ -1,30 +1,26 @@
 """No small tensors: the model's own weights are trained, all of them or those that a split leaves a client."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
-import torch
 from torch import nn
 
-from fedtune.adapters.base import Attached, Products
 from fedtune.adapters.head import PREFIX
 from fedtune.adapters.layers import refuse_second
 from fedtune.adapters.replaced import Replaced, write_replaced
-from fedtune.adapters.shift import Shift
-from fedtune.adapters.slots import Axes
+from fedtune.adapters.unfactored import Unfactored
 from fedtune.errors import AdapterError
 from fedtune.models.base import LoadedModel
 from fedtune.models.head import is_inside
 from fedtune.recipe import AdapterSection
-from fedtune.state import Shapes, State, copy_state
+from fedtune.state import copy_state
 
 Chosen = Callable[[str], bool]
 """Is the parameter of this name in the base model trained?"""
 
 
-class Full(Attached):
+class Full(Unfactored):
     """The weights of the base model as the state, by their own names; the task head's start with `head.`.
 
     The mean of weights is the weighted mean of models (FedAvg, arXiv 1602.05629), exact by itself. A weight that is
@@ -32,9 +28,7 @@ class Full(Attached):
     stay as they were.
     """
 
-    shared_origin = "none"
-    slots = 0
-    scale = 1.0
+    kind = "full"
 
     def __init__(self, loaded: LoadedModel, section: AdapterSection, task: str, chosen: Chosen | None = None) -> None:
         """`chosen` picks among the parameters outside of the task head; all of them where it is None."""
@@ -59,44 +53,6 @@ class Full(Attached):
     def _canonical(self, name: str) -> str:
         return f"{PREFIX}{name}" if is_inside(name, self._loaded.head) else name
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """The trained weights by canonical name, sorted; the task head's names start with `head.`."""
-        return dict(self._parameters)
-
-    def shared(self) -> State:
-        """Empty: there are no factors."""
-        return {}
-
-    def load_shared(self, factors: Mapping[str, torch.Tensor]) -> None:
-        """Nothing for nothing; raises AdapterError for any factor."""
-        if factors:
-            raise AdapterError(f'adapter.kind = "full" has no frozen factors, and was given {min(factors)!r}')
-
-    def initialise(self, gradients: Mapping[str, torch.Tensor]) -> None:
-        """Raise AdapterError: the weights start as the checkpoint has them."""
-        raise AdapterError('adapter.kind = "full" reads no gradients')
-
-    def axes(self) -> Axes:
-        """No tensor has slots: every client trains all of it."""
-        return dict.fromkeys(self._parameters, ())
-
-    def products(self, state: State) -> Products:
-        """Raise AdapterError: there is no product of factors."""
-        return _refuse("adds no product of factors to the weights")
-
-    def shift_to(self, shift: Shift) -> None:
-        """Nothing for no shift; raises AdapterError for any other, which no scheme for whole weights makes."""
-        if shift:
-            _refuse("trains the base weights, so nothing else may change them")
-
-    def targets(self) -> tuple[str, ...]:
-        """Empty: no module is adapted."""
-        return ()
-
-    def target_shapes(self) -> Shapes:
-        """Empty: no weight takes up a product."""
-        return {}
-
     def save(self, folder: Path, base: str) -> None:
         """Write the trained weights as tensors that take the place of the base model's (`fedtune.adapters.replaced`).
 
@@ -118,7 +74,3 @@ class Full(Attached):
         for parameter in plain.parameters():
             parameter.grad = None
         return plain.requires_grad_(False).eval()
-
-
-def _refuse(why: str) -> NoReturn:
-    raise AdapterError(f'adapter.kind = "full" {why}; set aggregation.scheme = "mean"')

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
+from fedtune.adapters.prompt_layer import PromptLayer
 from fedtune.errors import AdapterError
 
 
@@ -53,6 +54,8 @@ def refuse_second(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if is_adaptable(base_of(module)) and base_of(module) is not module:
             raise AdapterError(f"the model carries an adapter already (on {name!r}); load the base model anew")
+        if isinstance(module, PromptLayer):
+            raise AdapterError("the model carries a soft prompt already; load the base model anew")
     if hasattr(model, "peft_config"):
         raise AdapterError("the model carries an adapter of the peft library already; load the base model anew")
 

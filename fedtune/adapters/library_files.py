@@ -40,17 +40,24 @@ def write_method(
     from peft import get_peft_model_state_dict
 
     config = copy.deepcopy(model.peft_config[model.active_adapter])
-    prefix = "base_model." if config.is_prompt_learning else KEY_PREFIX
     # Never the embeddings: they are the base model's, and PEFT would ask the Hub about their size.
     tensors: State = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if hasattr(config, "feedforward_modules"):
+        _name_modules(config, model)
+    write_tensors(config, tensors, folder, base, head, head_modules, task_type)
+
+
+def write_tensors(
+    config: Any, tensors: State, folder: Path, base: str, head: State, head_modules: tuple[str, ...], task_type: str
+) -> None:
+    """As `write_method`, of a config, which is completed, and the method's tensors by PEFT's keys."""
+    prefix = "base_model." if config.is_prompt_learning else KEY_PREFIX
     tensors = tensors | {f"{prefix}{name}": tensor for name, tensor in head.items()}
     config.base_model_name_or_path = base
     config.task_type = task_type or None
     config.inference_mode = True
     if head_modules:
         config.modules_to_save = sorted(head_modules)
-    if hasattr(config, "feedforward_modules"):
-        _name_modules(config, model)
     own = {name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in sorted(tensors)}
     write_folder(folder, own, config, _card(config, base, own, head))
 

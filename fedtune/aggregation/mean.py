@@ -1,8 +1,9 @@
 """The weighted mean of the clients' deltas: FedAvg on whatever the adapter trains.
 
 For `square` adapters R ↦ B·R·A is linear in the shared B and A, so the mean of R is exact (Fed-SB, arXiv
-2502.15436); so it is for `ravan` (2506.05568), for `lora` with a frozen A (FFA-LoRA, 2403.12313), and for `full`. For
-`lora` it averages A and B each on its own (FedIT, 2305.05644): mean(B)·mean(A) is not the mean of the products.
+2502.15436); so it is for `ravan` (2506.05568), for `lora` with a frozen A (FFA-LoRA, 2403.12313), for `prompt` and for
+`full`. For `lora` it averages A and B each on its own (FedIT, 2305.05644): mean(B)·mean(A) is not the mean of the
+products.
 """
 
 from dataclasses import replace
@@ -23,7 +24,7 @@ class Mean(Aggregator):
     stays as it is.
     """
 
-    exact_for: ClassVar[frozenset[AdapterForm]] = frozenset({"ffa", "square", "ravan", "full"})
+    exact_for: ClassVar[frozenset[AdapterForm]] = frozenset({"ffa", "square", "ravan", "prompt", "full"})
     linear: ClassVar[bool] = True
     heterogeneous_for: ClassVar[frozenset[AdapterForm]] = frozenset({"square", "ravan"})
 

@@ -11,6 +11,7 @@ FORMS: dict[AdapterForm, str] = {
     "square": "`square`",
     "ravan": "`ravan`",
     "peft": "`peft`",
+    "prompt": "`prompt`",
     "full": "`full`",
 }
 

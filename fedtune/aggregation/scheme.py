@@ -9,7 +9,7 @@ from fedtune.recipe.aggregation import AggregationSection
 from fedtune.state import State
 
 Names = tuple[str, ...]
-EVERY_FORM: frozenset[AdapterForm] = frozenset({"lora", "ffa", "square", "ravan", "peft", "full"})
+EVERY_FORM: frozenset[AdapterForm] = frozenset({"lora", "ffa", "square", "ravan", "peft", "prompt", "full"})
 LORA: frozenset[AdapterForm] = frozenset({"lora"})
 
 
@@ -35,7 +35,7 @@ class Layout:
     residual_rank: int = 0
     """Of a truncated residual."""
     state_numbers: int = 0
-    """Numbers in the whole adapter state, the head left out, where `form` has no formula (`peft`, `full`)."""
+    """Numbers in the whole adapter state, the head left out, where `form` has no formula (`peft`, `prompt`, `full`)."""
 
 
 @dataclass(frozen=True, slots=True)

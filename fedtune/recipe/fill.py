@@ -14,6 +14,7 @@ CONSEQUENCES: tuple[tuple[Path, Any, Path, Any], ...] = (
     (("adapter", "kind"), "lora", ("adapter", "init"), "kaiming"),
     (("adapter", "kind"), "ravan", ("adapter", "init"), "random"),
     (("adapter", "kind"), "peft", ("adapter", "init"), "random"),
+    (("adapter", "kind"), "prompt", ("adapter", "init"), "random"),
     (("training", "scaffold"), True, ("training", "optimizer"), "sgd"),
     (("training", "scaffold"), True, ("training", "max_grad_norm"), "none"),
     (("model", "task"), "causal-lm", ("adapter", "head"), False),

@@ -105,8 +105,11 @@ STARTS: Mapping[AdapterKind, tuple[str, ...]] = {
     "square": ("weights", "random", "public-gradient", "private-gradient", "dp-gradient"),
     "ravan": ("random",),
     "peft": ("random",),
+    "prompt": ("random", "weights"),
     "full": ("weights",),
 }
+UNLIKE: tuple[AdapterKind, ...] = ("peft", "prompt", "full")
+"""Kinds that nobody is told to choose for the sake of a start."""
 
 
 @refuses("adapter.init", "adapter.kind")
@@ -114,7 +117,7 @@ def _start_of_another_kind(r: Recipe) -> str | None:
     known = STARTS[r.adapter.kind]
     if r.adapter.init in known:
         return None
-    others = [kind for kind, starts in STARTS.items() if r.adapter.init in starts and kind not in ("peft", "full")]
+    others = [kind for kind, starts in STARTS.items() if r.adapter.init in starts and kind not in UNLIKE]
     return (
         f'adapter.kind = "{r.adapter.kind}" does not start by init = "{r.adapter.init}"; set init to '
         f"{' or '.join(map(as_toml, known))}, or kind = {' or '.join(map(as_toml, others))}"
@@ -123,11 +126,12 @@ def _start_of_another_kind(r: Recipe) -> str | None:
 
 @refuses("adapter.targets", "adapter.kind")
 def _targets_of_everything(r: Recipe) -> str | None:
-    if r.adapter.kind != "full" or r.adapter.targets == "all-linear":
+    if r.adapter.kind not in ("full", "prompt") or r.adapter.targets == "all-linear":
         return None
+    trained = "the weights themselves" if r.adapter.kind == "full" else "vectors among the tokens"
     return (
-        'adapter.targets says where small tensors are added, and adapter.kind = "full" trains the weights themselves; '
-        'take targets out, or set kind = "lora" or "square"'
+        f'adapter.targets says to which layers small tensors are added, and adapter.kind = "{r.adapter.kind}" trains '
+        f'{trained}; take targets out, or set kind = "lora" or "square"'
     )
 
 

@@ -117,7 +117,7 @@ def _share_of_other_activations(r: Recipe) -> str | None:
 @refuses("adapter.kind", "split.tail_layers")
 def _adapter_without_a_layer(r: Recipe) -> str | None:
     trained = r.split.tail_layers or (r.split.train_head and r.split.head_layers)
-    if not r.split.active or trained or r.adapter.kind in ("full", "peft"):
+    if not r.split.active or trained or r.adapter.kind in ("full", "peft", "prompt"):
         return None
     return (
         f'adapter.kind = "{r.adapter.kind}" sits on layers that the client trains, and tail_layers = 0 leaves none; '
@@ -132,6 +132,16 @@ def _library_adapters_of_a_split_model(r: Recipe) -> str | None:
     return (
         f'adapter.kind = "peft" ({as_toml(r.adapter.peft_type)}) wraps whole models, and this one is in parts; set '
         'kind to "full", "lora", "square" or "ravan", and split.prompt_tokens for soft prompts'
+    )
+
+
+@refuses("adapter.kind", "split.head_layers")
+def _prompts_of_a_split_model(r: Recipe) -> str | None:
+    if not r.split.active or r.adapter.kind != "prompt":
+        return None
+    return (
+        'adapter.kind = "prompt" is for whole models: in a split one prompts stand beside what else the client trains; '
+        'set split.prompt_tokens, and kind to "full", "lora", "square" or "ravan"'
     )
 
 

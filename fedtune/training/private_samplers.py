@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from fedtune.adapters.prompt_layer import PromptLayer
 from fedtune.adapters.ravan_layer import ScaledSquares
 
 Sampler = Callable[[nn.Module, list[torch.Tensor], torch.Tensor], dict[nn.Parameter, torch.Tensor]]
@@ -22,7 +23,10 @@ def samplers() -> Mapping[type[nn.Module], Sampler]:
     from opacus.grad_sample import GradSampleHooks
 
     kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.LayerNorm, nn.Conv2d)
-    return {kind: GradSampleHooks.GRAD_SAMPLERS[kind] for kind in kinds} | {ScaledSquares: _scaled_squares}
+    return {kind: GradSampleHooks.GRAD_SAMPLERS[kind] for kind in kinds} | {
+        ScaledSquares: _scaled_squares,
+        PromptLayer: _prompt,
+    }
 
 
 def _scaled_squares(
@@ -35,3 +39,9 @@ def _scaled_squares(
     product_NHRR = torch.einsum("nthr,nthq->nhrq", g_NHR, z_NHR)
     found = {squares: scales.detach()[:, None, None] * product_NHRR, scales: (squares * product_NHRR).sum((2, 3))}
     return {parameter: tensor.detach() for parameter, tensor in found.items() if parameter.requires_grad}
+
+
+def _prompt(layer: nn.Module, _: list[torch.Tensor], gradient: torch.Tensor) -> dict[nn.Parameter, torch.Tensor]:
+    """A prompt: every row has a copy of its own in the output, whose gradient is the row's."""
+    at, vectors = int(layer.at), layer.get_parameter("input")  # type: ignore[arg-type]
+    return {vectors: gradient[:, at : at + len(vectors)].detach()} if vectors.requires_grad else {}

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedtune.adapters.attach import attach
 from fedtune.adapters.base import Attached
+from fedtune.adapters.prompt_place import check_room
 from fedtune.errors import ModelError
 from fedtune.models.base import LoadedModel
 from fedtune.models.load import load_config, load_model
@@ -61,6 +62,7 @@ class Resident:
             part = load_client_part(recipe.model, recipe.split, device=device, seed=seed)
             return cls.of_part(part, _cut_in(recipe), device, recipe)
         loaded = load_model(recipe.model, device=device, seed=seed)
+        check_room(recipe, loaded.model.config)
         attached = attach(loaded, recipe.adapter, task=recipe.model.task)
         return cls.of(loaded, attached, device, recipe)
 

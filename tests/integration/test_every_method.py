@@ -49,7 +49,11 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ranks of florist": ('method="florist"', 'federation.ranks=["*1=2", "*2=3"]'),
 }
 """What a recipe says for each; together they try every scheme, adapter, correction and rule."""
-OWN = {"fedsa-lora": ('method="fedsa-lora"', "data.holdout_fraction=0.25")}
+UNMERGED = {
+    "fedsa-lora": ('method="fedsa-lora"', "data.holdout_fraction=0.25"),
+    "prompt": ('adapter.kind="prompt"', "adapter.prompt_tokens=3", 'adapter.targets="all-linear"'),
+}
+"""Whose result is no whole model: adapters of the clients' own, and vectors that no weight takes up."""
 TOKENS = {"input_ids": torch.tensor([[2, 7, 9, 5, 3], [2, 11, 6, 4, 3]]), "attention_mask": torch.ones(2, 5).long()}
 
 
@@ -81,9 +85,9 @@ def rank_in(recipe: Recipe, client: str, slots: int) -> int:
     return next((int(rule[-1]) for rule in recipe.federation.ranks if client.endswith(rule[1])), slots)
 
 
-@pytest.mark.parametrize("name", [*METHODS, *OWN])
+@pytest.mark.parametrize("name", [*METHODS, *UNMERGED])
 def test_a_method_sends_what_its_formula_says(name: str, tiny_bert_folder: Path, rows: Path, tmp_path: Path) -> None:
-    lines = {**METHODS, **OWN}[name]
+    lines = {**METHODS, **UNMERGED}[name]
     recipe = recipe_for(tiny_bert_folder, rows, tmp_path, *lines, "federation.evaluate_every=0", "aggregation.prune=0")
     place = federate(recipe)
     scheme = SCHEMES[recipe.aggregation.scheme]

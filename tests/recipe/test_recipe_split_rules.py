@@ -55,6 +55,12 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, str], str, dict[str, str]]] = {
         "wraps whole models",
         {"adapter.kind": '"lora"', "adapter.peft_type": OPEN},
     ),
+    "_prompts_of_a_split_model": (
+        SPLIT,
+        {"adapter.kind": '"prompt"'},
+        "is for whole models",
+        {"adapter.kind": '"lora"', "split.prompt_tokens": "5"},
+    ),
     "_gradient_start_of_a_split_model": (
         SPLIT,
         {"adapter.init": '"public-gradient"', "adapter.init_source": '"movie-reviews"'},

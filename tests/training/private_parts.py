@@ -23,6 +23,7 @@ ADAPTERS = {
     "lora": AdapterSection(kind="lora", init="kaiming", rank=3, alpha=6.0, targets="attention"),
     "ffa": AdapterSection(kind="lora", init="kaiming", rank=3, freeze_a=True, targets="attention"),
     "ravan": AdapterSection(kind="ravan", init="random", rank=2, heads=3, targets="attention"),
+    "prompt": AdapterSection(kind="prompt", init="random", prompt_tokens=3),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
+from fedtune.adapters.prompt_layer import PromptLayer
 from fedtune.adapters.ravan_layer import ScaledSquares
 from fedtune.errors import PrivacyError
 from fedtune.recipe import AdapterSection
@@ -28,6 +29,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "norm": (lambda: nn.LayerNorm(6), (5, 6)),
     "convolution": (lambda: nn.Conv2d(3, 4, 2, stride=2), (3, 6, 6)),
     "squares": (lambda: ScaledSquares(3, 2, torch.device("cpu")), (5, 6)),
+    "prompt": (lambda: PromptLayer(torch.zeros(3, 6), 1), (5, 6)),
     "squares of one position": (lambda: ScaledSquares(3, 2, torch.device("cpu")), (6,)),
 }
 
