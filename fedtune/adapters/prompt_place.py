@@ -40,6 +40,12 @@ def place_prompt(loaded: LoadedModel, section: AdapterSection, task: str) -> Pro
     return layer
 
 
+def find_prompt(model: nn.Module) -> tuple[str, int] | None:
+    """Where the model's prompt is and how many tokens it has; None where the model has none."""
+    found = ((name, module.tokens) for name, module in model.named_modules() if isinstance(module, PromptLayer))
+    return next(found, None)
+
+
 def check_room(recipe: Recipe, config: Any) -> None:
     """Raise ModelError where a text of `model.max_length` has no room for its prompt."""
     longest, tokens = getattr(config, "max_position_embeddings", None), recipe.adapter.prompt_tokens
@@ -67,7 +73,8 @@ def _family(loaded: LoadedModel, task: str) -> Family:
 
 def _before_tokens(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Embed the tokens and put the prompt before them; embeddings that are given have it already."""
-    kwargs = dict(zip(inspect.signature(model.forward).parameters, args, strict=False)) | kwargs
+    if args:
+        kwargs = dict(zip(inspect.signature(model.forward).parameters, args, strict=False)) | kwargs
     ids = kwargs.pop("input_ids", None)
     if ids is None:
         return (), kwargs

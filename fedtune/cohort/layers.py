@@ -17,13 +17,17 @@ from fedtune.cohort.lane import Lane
 from fedtune.cohort.layout import Spans
 
 
-class CohortLayer(nn.Module):
-    """A layer of the model as a pass of many clients sees it; `alone` is the one whose place it takes."""
+class CohortModule(nn.Module):
+    """A part of the model as a pass of many clients sees it; `alone` is the one whose place it takes."""
 
     def __init__(self, alone: nn.Module, lane: Lane) -> None:
         super().__init__()
         self.alone = alone
         self._lane = lane
+
+
+class CohortLayer(CohortModule):
+    """A layer that computes something of each token by itself."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(…, N) to (…, M), the leading dimensions in the order of the lane's layout."""

@@ -9,7 +9,7 @@ import torch
 
 from fedtune.cohort.base import Part
 from fedtune.cohort.stream import Stream
-from fedtune.data.base import Batch
+from fedtune.data.base import Batch, Rows
 from fedtune.data.ragged import Ints
 from fedtune.data.rows import EncodedRows
 from fedtune.training.forward import IGNORED
@@ -36,6 +36,8 @@ class Packed:
     """(M,) int64: a class for the first token of each row, or the id that follows each read token."""
     owners: torch.Tensor
     """(M,) int64: the row of the pass that each target belongs to, rows without a target counted too."""
+    classifies: bool
+    """Is it a class a row that is predicted?"""
 
     @cached_property
     def rows(self) -> list[int]:
@@ -44,9 +46,12 @@ class Packed:
         return numbers
 
 
-def pack(parts: Sequence[Part], positions: Positions, device: torch.device) -> Packed | None:
-    """The stream of all parts' rows that have a target; None where no row has one."""
-    done = [_Text.of(part, positions) for part in parts]
+def pack(parts: Sequence[Part], positions: Positions, device: torch.device, *, prompted: bool = False) -> Packed | None:
+    """The stream of all parts' rows that have a target; None where no row has one.
+
+    `prompted` rows stand behind a prompt, which a classification reads, and may be without a token of their own.
+    """
+    done = [_Text.of(part, positions, prompted=prompted) for part in parts]
     lengths = [length for one in done for length in one.lengths]
     if not lengths:
         return None
@@ -67,6 +72,7 @@ def pack(parts: Sequence[Part], positions: Positions, device: torch.device) -> P
         inside=inside,
         targets=torch.cat([one.targets for one in done]),
         owners=numbers.repeat_interleave(reads),
+        classifies=all(one.classifies for one in done if len(one.kept)),
     )
 
 
@@ -90,6 +96,17 @@ def images(parts: Sequence[Part], tokens: int, device: torch.device) -> Stream:
     return Stream(counts, (tokens,) * sum(counts), read, (1,) * sum(counts))
 
 
+def pixels_of(rows: Sequence[tuple[Rows, int]]) -> torch.Tensor:
+    """(n, C, H, W) of rows of several tables, neighbours of one table read together."""
+    runs: list[tuple[Rows, list[int]]] = []
+    for table, index in rows:
+        if runs and runs[-1][0] is table:
+            runs[-1][1].append(index)
+        else:
+            runs.append((table, [index]))
+    return torch.cat([table.batch(indices)["pixel_values"] for table, indices in runs])
+
+
 @dataclass(frozen=True, eq=False)
 class _Text:
     """One part: its rows that have a target."""
@@ -104,30 +121,38 @@ class _Text:
     ids: torch.Tensor
     positions: torch.Tensor
     targets: torch.Tensor
+    classifies: bool
 
     @classmethod
-    def of(cls, part: Part, positions: Positions) -> "_Text":
+    def of(cls, part: Part, positions: Positions, *, prompted: bool) -> "_Text":
         rows, indices = part
         if not indices:
             none = torch.zeros(0, dtype=torch.int64)
-            return cls(none, [], [], none, none, none, none)
+            return cls(none, [], [], none, none, none, none, True)
         if positions is counted and isinstance(rows, EncodedRows) and (plain := rows.texts(indices)) is not None:
             return cls._of_texts(*plain)
-        return cls._of_batch(rows.batch(indices), positions)
+        return cls._of_batch(rows.batch(indices), positions, prompted=prompted)
 
     @classmethod
     def _of_texts(cls, ids: Ints, lengths: Ints, labels: Ints) -> "_Text":
-        """Of classified texts end to end, without padding them first."""
+        """Of classified texts end to end, each of one token or more, without padding them first."""
         places = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        count, first = len(lengths), torch.zeros(len(lengths), dtype=torch.int64)
-        flat, targets = torch.from_numpy(ids), torch.from_numpy(labels)
-        return cls(torch.arange(count), lengths.tolist(), [1] * count, first, flat, torch.from_numpy(places), targets)
+        return cls(
+            kept=torch.arange(len(lengths)),
+            lengths=lengths.tolist(),
+            reads=[1] * len(lengths),
+            inside=torch.zeros(len(lengths), dtype=torch.int64),
+            ids=torch.from_numpy(ids),
+            positions=torch.from_numpy(places),
+            targets=torch.from_numpy(labels),
+            classifies=True,
+        )
 
     @classmethod
-    def _of_batch(cls, batch: Batch, positions: Positions) -> "_Text":
+    def _of_batch(cls, batch: Batch, positions: Positions, *, prompted: bool) -> "_Text":
         ids_BT, labels = batch["input_ids"], batch["labels"]
         read_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-        if labels.ndim == 1:
+        if classifies := labels.ndim == 1:
             read_BT[:, 0] = labels != IGNORED
             targets = labels[read_BT[:, 0]]
         else:
@@ -135,7 +160,8 @@ class _Text:
             targets = labels[:, 1:][read_BT[:, :-1]]
         kept_B = read_BT.any(dim=1)
         # A row without tokens is the token that pads it: something has to be read.
-        real_BT = (batch["attention_mask"].bool() | read_BT) & kept_B[:, None]
+        real_BT = batch["attention_mask"].bool()
+        real_BT = (real_BT if prompted and classifies else real_BT | read_BT) & kept_B[:, None]
         return cls(
             kept=kept_B.nonzero()[:, 0],
             lengths=real_BT.sum(dim=1)[kept_B].tolist(),
@@ -144,4 +170,5 @@ class _Text:
             ids=ids_BT[real_BT],
             positions=positions(ids_BT)[real_BT],
             targets=targets,
+            classifies=classifies,
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fedtune.adapters.prompt_place import find_prompt
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.cohort.attention import rows_apart
 from fedtune.cohort.base import Part, Predicted
@@ -14,8 +15,10 @@ from fedtune.cohort.cache import RowCache
 from fedtune.cohort.keys import image_keys
 from fedtune.cohort.lane import Lane
 from fedtune.cohort.lowest import lowest_layer
-from fedtune.cohort.pack import Positions, classes, counted, images, pack
+from fedtune.cohort.pack import Packed, classes, images, pack, pixels_of
+from fedtune.cohort.positions import positions_of
 from fedtune.cohort.prefix import Begun, Prefix, configs_of
+from fedtune.cohort.prompted import Prompted
 from fedtune.cohort.prune import why_not_pruned
 from fedtune.cohort.spill import Spill
 from fedtune.cohort.stream import Stream
@@ -76,8 +79,9 @@ class PackedPass:
         model: Any = resident.attached.model
         self._stack = Stack(model, family_of(model.config))
         self._configs = configs_of(model)
-        self._tokens = 1
-        self._positions = _positions(self._stack)
+        self._tokens = 0
+        self._prompt, self._longer = find_prompt(model) or ("", 0)
+        self._positions = positions_of(self._stack, prompted=bool(self._prompt))
         self._neighbours = _reads_all(resident.recipe)
         self.unpruned = why_not_pruned(self._stack, resident.device) if prune else "it was not asked for"
         """Why the last layer computes all tokens; None where it computes those that count."""
@@ -110,10 +114,10 @@ class PackedPass:
         if self._images:
             lengths, reads = [self._image_tokens(rows, indices)] * len(indices), [1] * len(indices)
         elif isinstance(rows, EncodedRows) and rows.classes is not None:
-            lengths, reads = rows.lengths[list(indices)].tolist(), [1] * len(indices)
+            lengths, reads = (rows.lengths[list(indices)] + self._longer).tolist(), [1] * len(indices)
         else:
             batch = rows.batch(indices)
-            lengths, labels = batch["attention_mask"].sum(dim=1).tolist(), batch["labels"]
+            lengths, labels = (batch["attention_mask"].sum(dim=1) + self._longer).tolist(), batch["labels"]
             reads = [1] * len(indices) if labels.ndim == 1 else (labels[:, 1:] >= 0).sum(dim=1).tolist()
         each, read = self._shares()
         return [max(1, round(length * each + count * read)) for length, count in zip(lengths, reads, strict=True)]
@@ -135,9 +139,11 @@ class PackedPass:
 
     def _text_logits(self, parts: Sequence[Part]) -> Predicted:
         device = self._resident.device
-        packed = pack(parts, self._positions, device)
+        packed = pack(parts, self._positions, device, prompted=bool(self._prompt))
         if packed is None:
             return self._nothing()
+        if self._prompt:
+            return self._prompted_logits(packed)
         begun = None
         if self._prefix is not None and self._prefix.usable:
             begun = self._prefix.texts(sources(parts, packed, neighbours=self._neighbours))
@@ -149,6 +155,21 @@ class PackedPass:
             logits = self._run(inputs, packed.stream, begun)
         return Predicted(logits, packed.targets.to(device), packed.owners.to(device))
 
+    def _prompted_logits(self, packed: Packed) -> Predicted:
+        """Rows with their clients' prompts before them: no layer is frozen before which nothing is trained."""
+        device, model = self._resident.device, self._stack.model
+        longer = Prompted.of(packed, self._longer, int(self._positions(torch.zeros(1, 1))))
+        packed = longer.packed
+        self._lay(packed.stream)
+        words, rows = model.get_input_embeddings()(packed.ids.to(device)), model.get_submodule(self._prompt).rows
+        inputs = {
+            "position_ids": packed.positions.unsqueeze(0).to(device),
+            "inputs_embeds": longer.embeddings(words, rows(len(packed.stream.lengths))),
+        }
+        with rows_apart(self._configs, packed.stream.all_to_all):
+            logits = self._run(inputs, packed.stream, None)
+        return Predicted(logits, packed.targets.to(device), packed.owners.to(device))
+
     def _image_logits(self, parts: Sequence[Part]) -> Predicted:
         device = self._resident.device
         parts = [part for part in parts if len(part[1])] if self._lane is None else parts
@@ -156,22 +177,26 @@ class PackedPass:
         flat = [(rows, index) for rows, indices in parts for index in indices]
         if self._prefix is not None and self._prefix.usable:
             keys = [key for rows, indices in parts for key in (image_keys(rows, indices) if indices else ())]
-            begun = self._prefix.images(keys, lambda some: _pixels([flat[place] for place in some]))
+            begun = self._prefix.images(keys, lambda some: pixels_of([flat[place] for place in some]))
             stream = images(parts, begun.hidden.shape[1], device)
             logits = self._run({}, stream, begun)
         else:
             stream = images(parts, self._image_tokens(*parts[0]), device)
-            logits = self._run({"pixel_values": _pixels(flat).to(device)}, stream, None)
+            logits = self._run({"pixel_values": pixels_of(flat).to(device)}, stream, None)
         return Predicted(logits, targets, torch.arange(len(targets), device=device))
 
     def _run(self, inputs: dict[str, torch.Tensor], stream: Stream, begun: Begun | None) -> torch.Tensor:
         prune = self.unpruned is None
-        if self._lane is not None:
-            self._lane.layout = stream.layout(selects=prune)
+        self._lay(stream)
         if begun is None or self._prefix is None:
             return self._stack.run(inputs, stream, prune=prune)
         inputs = inputs | {self._stack.family.hidden: begun.hidden}
         return self._stack.run(inputs, stream, first=self._prefix.layer, known=begun.known, prune=prune)
+
+    def _lay(self, stream: Stream) -> None:
+        """Tell the cohort layers which rows are whose."""
+        if self._lane is not None:
+            self._lane.layout = stream.layout(selects=self.unpruned is None)
 
     def _nothing(self) -> Predicted:
         config, device = self._stack.model.config, self._resident.device
@@ -197,21 +222,12 @@ class PackedPass:
         return self._stack.family.task == "image-classification"
 
     def _image_tokens(self, rows: Any, indices: Sequence[int]) -> int:
-        """Patches and the class token."""
-        if self._tokens == 1 and len(indices):
+        """Patches, the class token and the prompt."""
+        if not self._tokens and len(indices):
             pixels = rows.batch(indices[:1])["pixel_values"].to(self._resident.device)
-            with torch.no_grad():
-                self._tokens = self._stack.base.get_submodule(self._stack.family.embeddings)(pixels).shape[1]
-        return self._tokens
-
-
-def _positions(stack: Stack) -> Positions:
-    """RoBERTa counts from behind its padding token's number, and leaves that token out; the others from 0."""
-    if stack.family.name != "roberta":
-        return counted
-    embeddings: Any = stack.base.get_submodule(stack.family.embeddings)
-    padding = embeddings.padding_idx
-    return lambda ids_BT: embeddings.create_position_ids_from_input_ids(ids_BT, padding)
+            with torch.no_grad():  # without the hook by which a prompt comes in, for no pass is laid out yet
+                self._tokens = self._stack.base.get_submodule(self._stack.family.embeddings).forward(pixels).shape[1]
+        return max(1, self._tokens) + self._longer
 
 
 def _why_not_kept(resident: Resident, lowest: int | str) -> str | None:
@@ -234,17 +250,6 @@ def _kept_words(prefix: Prefix) -> str:
     last = prefix.layer - 1
     layers = "layer 0 kept" if last == 0 else f"layers 0-{last} kept"
     return f"{layers} with the next one's projections" if prefix.projections else layers
-
-
-def _pixels(rows: Sequence[tuple[Any, int]]) -> torch.Tensor:
-    """(n, C, H, W) of rows of several tables, neighbours of one table read together."""
-    runs: list[tuple[Any, list[int]]] = []
-    for table, index in rows:
-        if runs and runs[-1][0] is table:
-            runs[-1][1].append(index)
-        else:
-            runs.append((table, [index]))
-    return torch.cat([table.batch(indices)["pixel_values"] for table, indices in runs])
 
 
 def _room(device: torch.device) -> int:

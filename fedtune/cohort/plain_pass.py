@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import pad
 
+from fedtune.adapters.prompt_place import find_prompt
 from fedtune.adapters.shift import Shift
 from fedtune.cohort.base import Part, Predicted
 from fedtune.cohort.lane import Lane
@@ -20,6 +21,7 @@ class PlainPass:
     def __init__(self, resident: Resident, lane: Lane) -> None:
         self._resident, self._lane = resident, lane
         padding = getattr(resident.attached.model.config, "pad_token_id", None)
+        self._prompt = (find_prompt(resident.attached.model) or ("", 0))[1]
         # A causal model that classifies finds a row's last token by this id.
         self._fill = {"input_ids": padding or 0, "labels": IGNORED}
 
@@ -35,7 +37,7 @@ class PlainPass:
         rows, indices = part
         batch = rows.batch(indices)
         size = batch["input_ids"].shape[1] if "input_ids" in batch else self._patches(batch["pixel_values"])
-        return [size] * len(indices)
+        return [self._prompt + size] * len(indices)
 
     def logits(self, parts: Sequence[Part]) -> Predicted:
         """One forward pass over all parts, padded on the right."""

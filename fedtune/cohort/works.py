@@ -9,7 +9,7 @@ from fedtune.cohort.base import Pass
 from fedtune.cohort.budget import token_budget
 from fedtune.cohort.columns import Columns
 from fedtune.cohort.lane import Lane
-from fedtune.cohort.layers import CohortLayer
+from fedtune.cohort.layers import CohortModule
 from fedtune.cohort.passes import pass_for
 from fedtune.cohort.place import cohort_layers
 from fedtune.cohort.stacks import Stacks
@@ -30,7 +30,7 @@ class Works:
 
     resident: Resident
     lane: Lane
-    layers: Mapping[str, CohortLayer]
+    layers: Mapping[str, CohortModule]
     forward: Pass
     most_tokens: int
     """How many tokens a pass is filled up to."""

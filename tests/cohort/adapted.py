@@ -41,8 +41,16 @@ def adapted(family: str, *, first: int = 0, kind: str = "square", only: Sequence
         and number >= first
         and (not only or name.endswith(tuple(only)))
     )
-    start = {"square": "weights", "lora": "kaiming", "ravan": "random"}[kind]
-    adapter = AdapterSection.model_validate({"kind": kind, "rank": 3, "targets": targets, "init": start, "heads": 2})
+    start = {"square": "weights", "lora": "kaiming", "ravan": "random", "prompt": "random"}[kind]
+    fields = {
+        "kind": kind,
+        "rank": 3,
+        "targets": targets if kind != "prompt" else "all-linear",
+        "init": start,
+        "heads": 2,
+        "prompt_tokens": 3,
+    }
+    adapter = AdapterSection.model_validate(fields)
     attached = attach(loaded, adapter, task=FAMILIES[family][1])
     recipe = Recipe(
         model=section(family),

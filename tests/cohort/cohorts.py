@@ -22,7 +22,7 @@ STILL: dict[str, dict[str, float]] = {
 """What keeps a family from dropping numbers."""
 TASKS = {"bert": "sequence-classification", "vit": "image-classification", "llama": "causal-lm", "gpt2": "causal-lm"}
 ROWS: dict[str, Any] = {"bert": text_rows, "vit": image_rows, "llama": answer_rows, "gpt2": answer_rows}
-STARTS = {"lora": "kaiming", "square": "weights", "ravan": "random"}
+STARTS = {"lora": "kaiming", "square": "weights", "ravan": "random", "prompt": "random"}
 
 
 def build(request: pytest.FixtureRequest, family: str, kind: str, **adapter: Any) -> Resident:
@@ -31,8 +31,8 @@ def build(request: pytest.FixtureRequest, family: str, kind: str, **adapter: Any
     folder = request.getfixturevalue(f"tiny_{family}_folder")
     head = () if task == "causal-lm" else ("classifier",)
     loaded = LoadedModel(load_plain(folder, task, **STILL[family]).double(), None, "", head, str(folder))
-    fields = {"kind": kind, "rank": 4, "heads": 2, "targets": "all-linear", "init": STARTS[kind], **adapter}
-    attached = attach(loaded, AdapterSection.model_validate(fields), task=task)
+    fields = {"kind": kind, "rank": 4, "heads": 2, "targets": "all-linear", "init": STARTS[kind], "prompt_tokens": 3}
+    attached = attach(loaded, AdapterSection.model_validate(fields | adapter), task=task)
     loaded.model.double()
     return Resident.of(loaded, attached, CPU, tiny_recipe(task))
 

@@ -47,6 +47,9 @@ def compare(home: Resident, cohort: list[Assignment], drawn: Drawn = DRAWN, **op
         ("vit", "square", {"optimizer": "sgd", "lr": 0.5, "momentum": 0.9, "schedule": "linear"}),
         ("vit", "lora", {"optimizer": "adamw", "lr": 3e-3}),
         ("llama", "ravan", {"optimizer": "sgd", "lr": 0.5, "warmup_fraction": 0.4}),
+        ("bert", "prompt", {"optimizer": "sgd", "lr": 0.5, "proximal": 0.5}),
+        ("vit", "prompt", {"optimizer": "adamw", "lr": 3e-3}),
+        ("llama", "prompt", {"optimizer": "sgd", "lr": 0.5, "momentum": 0.9}),
         ("llama", "ffa", {"optimizer": "adamw", "lr": 3e-3, "proximal": 0.5}),
     ],
 )

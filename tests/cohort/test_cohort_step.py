@@ -24,6 +24,7 @@ from tests.cohort.cohorts import build, client, distance, with_training
 
 CLOSE = 1e-6
 HOMES = {"bert": "lora", "vit": "square", "llama": "ravan", "gpt2": "square"}
+PROMPTED = ("bert", "vit", "gpt2")
 
 optimisers = st.one_of(
     st.fixed_dictionaries(
@@ -51,7 +52,8 @@ trainings = st.builds(
 
 @pytest.fixture(scope="module")
 def homes(request: pytest.FixtureRequest) -> dict[str, Resident]:
-    return {family: build(request, family, kind) for family, kind in HOMES.items()}
+    found = {family: build(request, family, kind) for family, kind in HOMES.items()}
+    return found | {f"prompted {family}": build(request, family, "prompt") for family in PROMPTED}
 
 
 def in_slots(home: Resident, state: State, slots: tuple[int, ...]) -> State:
@@ -80,12 +82,12 @@ def clients(draw: st.DrawFn, home: Resident, family: str) -> list[Assignment]:
 
 @settings(max_examples=5)
 @given(data=st.data(), training=trainings, most=st.sampled_from([1, 25, 10_000]))
-@pytest.mark.parametrize("family", HOMES)
+@pytest.mark.parametrize("name", [*HOMES, *(f"prompted {family}" for family in PROMPTED)])
 def test_a_cohort_ends_where_its_clients_end_alone(
-    family: str, homes: dict[str, Resident], data: st.DataObject, training: dict[str, Any], most: int
+    name: str, homes: dict[str, Resident], data: st.DataObject, training: dict[str, Any], most: int
 ) -> None:
-    home = with_training(homes[family], **training)
-    cohort = data.draw(clients(home, family))
+    home = with_training(homes[name], **training)
+    cohort = data.draw(clients(home, name.rpartition(" ")[2]))
     step = CohortStep(home, most_tokens=most)
     assert step.turns is None
     assert distance(list(step.train(cohort)), list(SequentialStep(home).train(cohort))) <= CLOSE

@@ -13,9 +13,10 @@ from tests.cohort.adapted import adapted, rows_of
 from tests.split.split_models import LAYERS
 
 
+@pytest.mark.parametrize("kind", ["square", "prompt"])
 @pytest.mark.parametrize("family", ["bert", "gpt2", "dinov2"])
-def test_scores_are_those_of_plain_passes(family: str) -> None:
-    resident, rows = adapted(family, first=LAYERS - 1), rows_of(family, (7, 3, 12, 7, 2, 9, 12))
+def test_scores_are_those_of_plain_passes(family: str, kind: str) -> None:
+    resident, rows = adapted(family, first=LAYERS - 1, kind=kind), rows_of(family, (7, 3, 12, 7, 2, 9, 12))
     training = resident.recipe.training.model_copy(update={"eval_batch_size": 3})
     resident = replace(resident, recipe=resident.recipe.model_copy(update={"training": training}))
     state, a_pass = resident.attached.read(), PackedPass(resident, None)
