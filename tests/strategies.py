@@ -34,6 +34,7 @@ COUPLED: frozenset[Path] = frozenset(
         ("adapter", "freeze_a"),
         ("adapter", "peft_type"),
         ("adapter", "peft_options"),
+        ("adapter", "prompt_tokens"),
         ("aggregation", "before_rule"),
         ("aggregation", "prune"),
         ("aggregation", "rule"),
@@ -207,7 +208,7 @@ def splits(draw: st.DrawFn, others: dict[Path, Any]) -> dict[Path, Any]:
     """The keys of `[split]`, and what follows from them elsewhere; mostly none."""
     kind, scaffold = others[("adapter", "kind")], others[("training", "scaffold")]
     plain = others[("aggregation", "scheme")] == "mean" and others[("method",)] in ("", "sfprompt")
-    if not plain or kind == "peft" or (others[("method",)] == "" and draw(st.integers(0, 3))):
+    if not plain or kind in ("peft", "prompt") or (others[("method",)] == "" and draw(st.integers(0, 3))):
         return {}
     head, tail, tokens = draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(st.sampled_from([0, 5]))
     place = draw(st.sampled_from(["input", "cut"])) if tokens else "input"
@@ -284,6 +285,7 @@ def adapters(draw: st.DrawFn, *, plain: bool) -> dict[Path, Any]:
         ("adapter", "dropout"): draw(st.sampled_from([0.0, 0.05])) if kind == "lora" else 0.0,
         ("adapter", "peft_type"): "ia3" if kind == "peft" else "",
         ("adapter", "peft_options"): draw(st.sampled_from([(), ("a=1", "b=x")])) if kind == "peft" else (),
+        ("adapter", "prompt_tokens"): draw(st.integers(1, 99)) if kind == "prompt" else 20,
         ("aggregation", "rule"): draw(st.sampled_from(["median", "krum"])) if robust else "mean",
         ("aggregation", "before_rule"): draw(st.sampled_from([(), ("nnm",)])) if robust else (),
         ("aggregation", "prune"): draw(st.sampled_from([0.0, 0.25])) if scheme == "hetlora" else 0.0,

@@ -6,7 +6,7 @@ about. Keys of one section that exclude each other are rules too; what one key m
 
 from collections.abc import Mapping
 
-from fedtune.recipe.adapter import AdapterKind
+from fedtune.recipe.adapter import AdapterKind, AdapterSection
 from fedtune.recipe.allowed import as_toml
 from fedtune.recipe.lines import Path
 from fedtune.recipe.problems import Problem
@@ -98,6 +98,23 @@ def _peft_type_of_another_kind(r: Recipe) -> str | None:
     if r.adapter.kind != "peft" and (r.adapter.peft_type or r.adapter.peft_options):
         return 'adapter.peft_type and peft_options are for adapter.kind = "peft"; take them out, or set kind = "peft"'
     return None
+
+
+@refuses("adapter.prompt_tokens", "adapter.kind")
+def _tokens_of_no_prompt(r: Recipe) -> str | None:
+    if r.adapter.kind == "prompt" or r.adapter.prompt_tokens == AdapterSection().prompt_tokens:
+        return None
+    return (
+        'adapter.prompt_tokens is for adapter.kind = "prompt"; take it out, or set kind = "prompt" (of a split model '
+        "set split.prompt_tokens)"
+    )
+
+
+@refuses("adapter.init", "model.task")
+def _words_of_images(r: Recipe) -> str | None:
+    if r.adapter.kind != "prompt" or r.adapter.init != "weights" or r.model.task != "image-classification":
+        return None
+    return 'adapter.init = "weights" starts a prompt from words, and images have none; set init = "random"'
 
 
 STARTS: Mapping[AdapterKind, tuple[str, ...]] = {

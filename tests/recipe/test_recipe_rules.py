@@ -116,6 +116,12 @@ MIXES: dict[str, tuple[list[str], str, list[str]]] = {
     ),
     "_freeze_a_of_another_kind": (["adapter.freeze_a=true"], "is for adapter.kind", ["adapter.kind=lora"]),
     "_peft_type_of_another_kind": (['adapter.peft_type="ia3"'], "take them out", ["adapter.kind=peft"]),
+    "_tokens_of_no_prompt": (["adapter.prompt_tokens=5"], 'is for adapter.kind = "prompt"', ["adapter.kind=prompt"]),
+    "_words_of_images": (
+        ['adapter.kind="prompt"', 'adapter.init="weights"', 'model.task="image-classification"'],
+        "images have none",
+        ["adapter.init=random"],
+    ),
     "_scheme_of_another_kind": (['aggregation.scheme="fedex"'], "serves every kind", ["adapter.kind=lora"]),
     "_shift_of_a_quantised_base": (
         ['method="flora"', 'model.quantization="nf4"'],
