@@ -1,7 +1,8 @@
 """Puts soft prompts into a whole model: the same model, called as before, with hooks where the prompt comes in.
 
 Texts get it in front of their first token, before positions are added, as PEFT's prompt tuning does: a classifier that
-reads the first token reads the prompt's. Images get it behind the class token, after positions were added.
+reads the first token reads the prompt's. What the prompt's last token would predict, the first one of a row, nothing
+asks for, as without a prompt. Images get it behind the class token, after positions were added.
 """
 
 import inspect
