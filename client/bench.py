@@ -10,6 +10,7 @@ from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.aggregation import SCHEMES, Frame
 from fedtune.aggregation.frame import frame_of
 from fedtune.aggregation.scheme import Scheme
+from fedtune.cohort.room import USUAL, Room
 from fedtune.compression import Pipeline, make_pipeline
 from fedtune.compression.feedback import Feedback, feedback_of
 from fedtune.errors import AdapterError, MalformedMessage, ModelError
@@ -82,10 +83,16 @@ class Bench:
         self.shift = shift
 
 
-def set_up(task: Task, *, model: str | None = None, open_body: OpenBody | None = None) -> Bench:
+def set_up(
+    task: Task,
+    *,
+    model: str | None = None,
+    open_body: OpenBody | None = None,
+    room: Room = USUAL,
+) -> Bench:
     """A bench for the recipe of `task`, on the base model that it names (or the local one that `model` names).
 
-    Where the recipe splits the model, its body is had from `open_body`.
+    Where the recipe splits the model, its body is had from `open_body`. `room` is for what is kept of rows.
 
     Raises MalformedMessage, ModelError or AdapterError where coordinator and client would not train the same thing.
     """
@@ -103,7 +110,7 @@ def set_up(task: Task, *, model: str | None = None, open_body: OpenBody | None =
         recipe=recipe,
         recipe_fingerprint=task.recipe_fingerprint,
         resident=home,
-        step=local_step(home, open_body),
+        step=local_step(home, open_body, room),
         pipeline=pipeline,
         frame=frame_of(home.attached, recipe.adapter),
         scheme=SCHEMES[recipe.aggregation.scheme],

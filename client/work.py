@@ -12,6 +12,7 @@ from client.policy.guard import Guard
 from client.policy.sound import check_sound
 from client.refuse import refuse
 from client.share import KeepsToItself
+from fedtune.cohort.room import USUAL, Room
 from fedtune.data.base import ClientData
 from fedtune.errors import FedtuneError, LedgerBroken
 from fedtune.privacy.plan import plan_of
@@ -32,6 +33,7 @@ class Workplace:
         guard: the policy and the budget book of the data set; None for virtual clients, who own none.
         heads: where the heads of coordinators' ledgers are kept; in memory unless it is given.
         open_body: where the body of a split model is had from; None where there is none.
+        room: for what is kept of rows between passes.
     """
 
     def __init__(
@@ -44,13 +46,14 @@ class Workplace:
         guard: Guard | None = None,
         heads: Heads | None = None,
         open_body: OpenBody | None = None,
+        room: Room = USUAL,
     ) -> None:
         self._data_of = data_of
         self._model = model
         self._own = KeepsToItself(keep, max_rank)
         self._guard = guard
         self._heads = heads or Heads(None)
-        self._open_body = open_body
+        self._open_body, self._room = open_body, room
         self._bench: Bench | None = None
         self._last: tuple[bytes, Message] = (b"", Refusal("", 0, "", "", ""))
         self.trouble: FedtuneError | None = None
@@ -132,7 +135,7 @@ class Workplace:
 
     def _bench_for(self, task: Task) -> Bench:
         if self._bench is None or not self._bench.fits(task):
-            self._bench = set_up(task, model=self._model, open_body=self._open_body)
+            self._bench = set_up(task, model=self._model, open_body=self._open_body, room=self._room)
         return self._bench
 
 

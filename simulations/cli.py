@@ -1,5 +1,7 @@
 """`fedtune simulate`."""
 
+from pathlib import Path
+
 import click
 from rich.console import Console
 
@@ -10,8 +12,27 @@ from rich.console import Console
 @click.option(
     "--workers", type=click.IntRange(1), help="Processes that share the clients of a round; default one a core."
 )
+@click.option(
+    "--cache-gb",
+    type=float,
+    metavar="GB",
+    help="Memory of all processes together for what frozen layers make of rows; 0 keeps nothing. Default a quarter of "
+    "the free memory.",
+)
+@click.option(
+    "--cache-folder",
+    type=click.Path(path_type=Path),
+    help="Keep rows that have no room in memory on the disk of this folder, in files that end with the run.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed.")
-def simulate(recipe: str, overrides: tuple[str, ...], workers: int | None, resume: bool) -> None:
+def simulate(
+    recipe: str,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    cache_gb: float | None,
+    cache_folder: Path | None,
+    resume: bool,
+) -> None:
     """Run RECIPE with simulated clients on this machine.
 
     RECIPE is a TOML file or the name of a ready recipe (`fedtune recipe list`). All clients share one copy of the
@@ -24,5 +45,5 @@ def simulate(recipe: str, overrides: tuple[str, ...], workers: int | None, resum
 
     loaded = load_recipe(recipe, overrides)
     with ProgressBars() as bars:
-        path = run(loaded, resume=resume, listener=bars, workers=workers)
+        path = run(loaded, resume=resume, listener=bars, workers=workers, cache_gb=cache_gb, cache_folder=cache_folder)
     show_end(path, Console())

@@ -20,6 +20,7 @@ from simulations.bodies import BodiesAlong, BodiesApart
 from simulations.cohort import CohortGrid, work_with
 from simulations.devices.make import make_devices
 from simulations.groups import Answers, Grouped
+from simulations.keeping import room_of
 from simulations.population import Population
 from simulations.sharing import sharing
 from simulations.timed import TimedGrid
@@ -27,23 +28,33 @@ from simulations.workers import Workers, default_workers
 
 
 def simulate(
-    recipe: Recipe, *, resume: bool = False, listener: Listener | None = None, workers: int | None = 1
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    listener: Listener | None = None,
+    workers: int | None = 1,
+    cache_gb: float | None = None,
+    cache_folder: Path | None = None,
 ) -> Path:
     """Run `recipe` with virtual clients and return its run folder; raises FedtuneError.
 
     `workers` processes share the clients of a round among them, None for one a core; the result does not depend on it.
+    `cache_gb` and `cache_folder` say how much memory and which disk they may take for what the frozen layers make of
+    rows (`simulations.keeping`); on a CPU the result does not depend on them either.
     """
-    count = default_workers(choose_device(recipe.training.device)) if workers is None else workers
+    device = choose_device(recipe.training.device)
+    count = default_workers(device) if workers is None else workers
+    room = room_of(cache_gb, cache_folder, processes=count, device=device)
     if count > 1:
         torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
     recipe = with_labels(recipe)
     population = Population.of(recipe)
     keep = Keep(Path(recipe.run.folder) / recipe.run.name / "clients")
-    (listener or Listener()).noted(sharing(recipe, len(population.names)))
+    (listener or Listener()).noted(sharing(recipe, len(population.names), room))
     # Loaded before workers are forked, which share its memory.
     copies = body_copies(recipe)
     bodies = local_bodies(recipe, copies) if recipe.split.active else None
-    workplace = Workplace(population, keep=keep, open_body=bodies)
+    workplace = Workplace(population, keep=keep, open_body=bodies, room=room)
     apart = BodiesApart(workplace, copies) if copies else workplace
     with Workers(apart, count) if count > 1 else nullcontext(Grouped(workplace)) as answers:
         all_of_it = BodiesAlong(answers, copies) if copies and count > 1 else answers

@@ -1,7 +1,6 @@
-"""What is kept of rows: a few tensors for each, under a budget of memory, the least recently used ones out first."""
+"""What is kept of rows: a few tensors for each, under a budget of memory; what is in stays in."""
 
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,63 +20,80 @@ class Counts:
 
 
 class RowCache:
-    """Tensors by row, in memory up to `room_bytes`; what falls out goes to `spill`, or is forgotten.
+    """Tensors by row, in memory up to `room_bytes`; what has no room there goes to `spill`, or is not kept.
 
-    Guarantees: what is found is bit for bit what was put there; a damaged file counts as missing. One thread at a time.
+    Rows come round in cycles, where the least recently used one is the next to be asked for: so a newcomer takes
+    nobody's place. With room for half of the rows half of them are found, each time. What was kept of another kind
+    (`begin`) makes room first.
+
+    Guarantees: what is found is bit for bit what was put there; a damaged record counts as missing. One thread at
+    a time.
     """
 
     def __init__(self, room_bytes: int, spill: Spill | None = None) -> None:
         self.counts = Counts()
         self._room, self._spill = room_bytes, spill
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+        self._kind: Hashable = None
+        self._kept: dict[Hashable, dict[Hashable, Kept]] = {}
+        self._spilled: set[Hashable] = set()
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(map(len, self._kept.values()))
 
     @property
     def bytes(self) -> int:
         """How much memory is taken now."""
         return self._bytes
 
+    def begin(self, kind: Hashable) -> None:
+        """Say of which kind is what is put and asked for from here on; what is of another is not found."""
+        self._kind = kind
+
     def get(self, key: Hashable) -> Kept | None:
-        """What was put there, now the most recently used; None where it is gone, or never was."""
-        if (kept := self._kept.get(key)) is not None:
-            self._kept.move_to_end(key)
+        """What was put there; None where it was not kept, or never was."""
+        if (kept := self._kept.get(self._kind, {}).get(key)) is not None:
             self.counts.memory += 1
             return kept
-        if self._spill is not None and (read := self._spill.read(key)) is not None:
+        if self._spill is not None and (read := self._spill.read((self._kind, key))) is not None:
             self.counts.disk += 1
-            self._take(key, read)
             return read
         self.counts.missing += 1
         return None
 
     def put(self, key: Hashable, tensors: Sequence[torch.Tensor]) -> None:
-        """Keep tensors, which nobody may change afterwards; they own their memory and need no gradient."""
-        self._take(key, tuple(tensors))
+        """Keep tensors, if there is room; nobody may change them afterwards, they own their memory."""
+        kept = tuple(tensors)
+        size = _size(kept)
+        own = self._kept.setdefault(self._kind, {})
+        self._bytes -= _size(own.pop(key, ()))
+        self._drop_others(size)
+        if self._bytes + size <= self._room:
+            own[key] = kept
+            self._bytes += size
+        elif self._spill is not None:
+            self._write(self._spill, (self._kind, key), kept)
 
     def close(self) -> None:
-        """Forget everything; files are removed."""
+        """Forget everything; what is on disk is gone."""
         self._kept.clear()
         self._bytes = 0
         if self._spill is not None:
             self._spill.close()
 
-    def _take(self, key: Hashable, tensors: Kept) -> None:
-        if (before := self._kept.pop(key, None)) is not None:
-            self._bytes -= _size(before)
-        self._kept[key] = tensors
-        self._bytes += _size(tensors)
-        for old, dropped in self._too_many():
-            if self._spill is not None:
-                self._spill.write(old, dropped)
+    def _drop_others(self, size: int) -> None:
+        for kind in [other for other in self._kept if other != self._kind]:
+            while self._kept[kind] and self._bytes + size > self._room:
+                self._bytes -= _size(self._kept[kind].popitem()[1])
 
-    def _too_many(self) -> Iterator[tuple[Hashable, Kept]]:
-        while self._bytes > self._room and self._kept:
-            key, tensors = self._kept.popitem(last=False)
-            self._bytes -= _size(tensors)
-            yield key, tensors
+    def _write(self, spill: Spill, key: Hashable, kept: Kept) -> None:
+        written = spill.write(key, kept)
+        if not written and self._spilled - {self._kind}:
+            spill.clear()
+            self._spilled.clear()
+            written = spill.write(key, kept)
+        if written:
+            self._spilled.add(self._kind)
 
 
 def _size(tensors: Sequence[torch.Tensor]) -> int:

@@ -1,6 +1,5 @@
 """Packed passes: rows without padding, the last layer on the tokens that count, the frozen layers from before."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from fedtune.cohort.positions import positions_of
 from fedtune.cohort.prefix import Begun, Prefix, configs_of
 from fedtune.cohort.prompted import Prompted
 from fedtune.cohort.prune import why_not_pruned
-from fedtune.cohort.spill import Spill
+from fedtune.cohort.room import USUAL, Room
 from fedtune.cohort.stream import Stream
 from fedtune.cohort.tail import Stack
 from fedtune.data.rows import EncodedRows
@@ -65,17 +64,16 @@ class PackedPass:
         resident: Resident,
         lane: Lane | None,
         *,
-        room_bytes: int | None = None,
-        spill: Spill | None = None,
+        room: Room = USUAL,
         prune: bool = True,
         keep: bool = True,
         project: bool = True,
     ) -> None:
-        """`room_bytes` and `spill` are for what is kept of rows, by default a share of the free memory and no disk.
+        """`room` is for what is kept of rows.
 
         `prune`, `keep` and `project` switch off the pruned last layer, the kept frozen layers and their projections.
         """
-        self._resident, self._lane = resident, lane
+        self._resident, self._lane, self._room = resident, lane, room
         model: Any = resident.attached.model
         self._stack = Stack(model, family_of(model.config))
         self._configs = configs_of(model)
@@ -90,10 +88,9 @@ class PackedPass:
         """Why nothing is kept of rows; None where the frozen layers' results are."""
         self._prefix: Prefix | None = None
         if self.unkept is None and isinstance(lowest, int):
-            room = _room(resident.device) if room_bytes is None else room_bytes
             selects = self.unpruned is None and lowest == len(self._stack.layers) - 1
             trained = list(resident.attached.parameters().values())
-            cache = RowCache(room, spill)
+            cache = RowCache(room.memory(resident.device), room.spill(resident.device))
             self._prefix = Prefix(
                 self._stack, lowest, cache, trained, self._positions, selects=selects, project=project
             )
@@ -131,7 +128,9 @@ class PackedPass:
         """What is not computed, or not each time, for a person."""
         said = [] if self._images else ["rows end to end without padding"]
         if self._prefix is not None:
-            said.append(_kept_words(self._prefix))
+            said.append(_kept_words(self._prefix, self._room))
+        elif self._room.given:
+            said.append(f"nothing kept of rows, because {self.unkept}")
         if self.unpruned is None:
             some = "answer tokens" if self._stack.family.task == "causal-lm" else "class token"
             said.append(f"last layer on the {some} alone")
@@ -246,14 +245,10 @@ def _reads_all(recipe: Recipe) -> bool:
     return recipe.training.steps is None and recipe.privacy.unit != "example"
 
 
-def _kept_words(prefix: Prefix) -> str:
+def _kept_words(prefix: Prefix, room: Room) -> str:
     last = prefix.layer - 1
-    layers = "layer 0 kept" if last == 0 else f"layers 0-{last} kept"
-    return f"{layers} with the next one's projections" if prefix.projections else layers
-
-
-def _room(device: torch.device) -> int:
-    """A quarter of the memory that nobody uses; of a CPU's memory a process a core may come to want as much."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 4
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (4 * (os.cpu_count() or 1))
+    layers = "layer 0" if last == 0 else f"layers 0-{last}"
+    if room.none:
+        return f"{layers} computed anew each time"
+    kept = f"{layers} kept with the next one's projections" if prefix.projections else f"{layers} kept"
+    return f"{kept} {room.words()}".rstrip()

@@ -54,10 +54,12 @@ class Prefix:
         self._stack, self._selects, self._positions = stack, selects, positions
         self._frozen = self._projections(trained) if project else ()
         self._shift = NO_SHIFT
+        cache.begin(self.projections)
 
     def begin(self, shift: Shift) -> None:
         """Say what is added to the base weights: what was computed from others is not looked at."""
         self._shift = shift
+        self.cache.begin(self.projections)
 
     @property
     def usable(self) -> bool:
@@ -93,14 +95,13 @@ class Prefix:
     def _look_up(
         self, keys: Sequence[Hashable], compute: Callable[[list[int]], Iterable[tuple[Hashable, Kept]]]
     ) -> list[Kept]:
-        names = self.projections
-        found = {key: self.cache.get((key, names)) for key in dict.fromkeys(keys)}
+        found = {key: self.cache.get(key) for key in dict.fromkeys(keys)}
         missing = [keys.index(key) for key, kept in found.items() if kept is None]
         # Not as inference tensors, which no later pass could be trained on.
         with torch.inference_mode(mode=False), torch.no_grad():
             for key, computed in compute(missing) if missing else ():
                 found[key] = computed
-                self.cache.put((key, names), computed)
+                self.cache.put(key, computed)
         return [kept for key in keys if (kept := found[key]) is not None]
 
     def _joined(self, kept: Sequence[Kept]) -> dict[str, torch.Tensor]:

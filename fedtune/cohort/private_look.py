@@ -6,6 +6,7 @@ import torch
 
 from fedtune.cohort.passes import pass_for
 from fedtune.cohort.place import in_place
+from fedtune.cohort.room import Room
 from fedtune.cohort.row_gradients import row_gradients, row_items
 from fedtune.cohort.stacks import Stacks
 from fedtune.cohort.works import Works
@@ -32,7 +33,7 @@ def look_apart(works: Works, stacks: Stacks, client: int, assignment: Assignment
     exact = works
     if works.resident.bf16:
         resident = replace(works.resident, bf16=False)
-        exact = replace(works, resident=resident, forward=pass_for(resident, works.lane))
+        exact = replace(works, resident=resident, forward=pass_for(resident, works.lane, Room(memory_bytes=0)))
         exact.forward.begin(assignment.shift)
     with in_place(works.resident.attached.model, works.layers):
         together = row_gradients(exact, stacks, row_items(exact, client, assignment.rows, [0, 1]))

@@ -9,6 +9,7 @@ from fedtune.cohort.group import alike
 from fedtune.cohort.outcomes import Outcome, Outcomes, attempt
 from fedtune.cohort.private_look import RowsMixError
 from fedtune.cohort.private_lot import PrivateWorks, train_private_lot
+from fedtune.cohort.room import USUAL, Room
 from fedtune.cohort.score import outputs_by
 from fedtune.cohort.windows import in_windows
 from fedtune.cohort.works import Works, most_clients
@@ -40,12 +41,15 @@ class CohortPrivateStep:
     def __init__(
         self,
         resident: Resident,
+        room: Room = USUAL,
         *,
         noise: NoiseSource | None = None,
         rows: RowSampler | None = None,
         most_tokens: int | None = None,
     ) -> None:
-        """`noise` and `rows` are for tests, `most_tokens` is up to how many tokens a pass is filled.
+        """`room` is for what is kept of rows; `noise` and `rows` are for tests.
+
+        `most_tokens` is up to how many tokens a pass is filled.
 
         Raises PrivacyError where the recipe promises something else.
         """
@@ -56,7 +60,7 @@ class CohortPrivateStep:
         self._private: PrivateWorks | None = None
         if self.turns is None:
             mechanism = Mechanism.of(resident.recipe, noise, rows)
-            self._private = PrivateWorks(Works.of(resident, most_tokens), mechanism)
+            self._private = PrivateWorks(Works.of(resident, most_tokens, room), mechanism)
         self._most_clients = most_clients(resident)
 
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:

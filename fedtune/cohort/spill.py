@@ -1,17 +1,16 @@
-"""Tensors of rows on disk: plain files of raw numbers behind a header with a checksum, gone when the process is.
+"""Tensors of rows on disk: one file without a name, which is gone when its process is, however that ends.
 
-A file: `FTROWS01`, BLAKE2b-128 of all that follows, how many tensors (u32); for each its dtype (u8), how many axes
-(u8) and their lengths (u64); then the numbers, tensor after tensor, in the machine's own byte order.
+A row's record: `FTROWS01`, BLAKE2b-128 of all that follows, how many tensors (u32); for each its dtype (u8), how many
+axes (u8) and their lengths (u64); then the numbers, tensor after tensor, in the machine's own byte order.
 """
 
 import hashlib
 import logging
 import math
-import shutil
 import struct
 import tempfile
-import weakref
 from collections.abc import Hashable, Sequence
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -24,56 +23,82 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Spill:
-    """A folder of its own inside of `place`, with a file a row up to `room_bytes`; removed by `close` or at exit.
+    """A file on the disk that `place` is on, with a record a row, up to `room_bytes`; made at the first record.
 
-    What cannot be written is left out, and what cannot be read back whole is not there: both only cost time.
+    It has no name (where the system knows no such files, it loses its name at once) and is for its owner alone: whoever
+    kills the process frees its room. What cannot be written is left out, and what cannot be read back whole is not
+    there: both only cost time.
     """
 
     def __init__(self, place: Path, room_bytes: int, device: torch.device) -> None:
-        place.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="rows-", dir=place))
-        self._room, self._device = room_bytes, device
-        self._files: dict[Hashable, Path] = {}
-        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self._place, self._room, self._device = place, room_bytes, device
+        self._file: FileIO | None = None
+        self._records: dict[Hashable, tuple[int, int]] = {}
+        self._end = 0
 
-    def write(self, key: Hashable, tensors: Sequence[torch.Tensor]) -> None:
-        """Put tensors into a file, unless they are in one already or there is no room left."""
-        if key in self._files or not self._room:
-            return
+    def write(self, key: Hashable, tensors: Sequence[torch.Tensor]) -> bool:
+        """Are the tensors on disk now? Not where there is no room, or the disk has failed before."""
+        if key in self._records:
+            return True
+        if not self._room:
+            return False
         data = to_bytes(tensors)
-        if len(data) > self._room:
-            return
-        path = self.folder / f"{len(self._files)}.rows"
+        if self._end + len(data) > self._room:
+            return False
         try:
-            path.write_bytes(data)
+            self._append(data)
         except OSError as error:
-            log.warning("nothing more is kept on disk under %s: %s", self.folder, error)
+            log.warning("nothing more is kept of rows on the disk of %s: %s", self._place, error)
             self._room = 0
-            path.unlink(missing_ok=True)
-            return
-        self._room -= len(data)
-        self._files[key] = path
+            return False
+        self._records[key] = (self._end, len(data))
+        self._end += len(data)
+        return True
 
     def read(self, key: Hashable) -> tuple[torch.Tensor, ...] | None:
-        """The tensors of a file, on the device; None where there is none, or it is damaged."""
-        path = self._files.get(key)
-        if path is None:
+        """The tensors of a record, on the device; None where there is none, or it is damaged."""
+        if self._file is None or key not in self._records:
             return None
+        start, size = self._records[key]
         try:
-            return tuple(tensor.to(self._device) for tensor in from_bytes(path.read_bytes()))
+            self._file.seek(start)
+            return tuple(tensor.to(self._device) for tensor in from_bytes(self._file.read(size)))
         except (OSError, ValueError) as error:
-            log.warning("%s is damaged, and is computed anew: %s", path, error)
-            del self._files[key]
+            log.warning("what was kept of a row under %s is damaged, and is computed anew: %s", self._place, error)
+            del self._records[key]
             return None
 
+    def clear(self) -> None:
+        """Forget all records; their room can be used again."""
+        self._records.clear()
+        self._end = 0
+
     def close(self) -> None:
-        """Remove the folder."""
-        self._files.clear()
-        self._remove()
+        """Forget all records; the file is gone."""
+        self.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = unnamed(self._place)
+        self._file.seek(self._end)
+        written = self._file.write(data)
+        if written != len(data):
+            raise OSError("the disk is full")
+
+
+def unnamed(place: Path) -> FileIO:
+    """A file without a name on the disk of a folder, mode 0600; raises OSError where it cannot be made."""
+    file = tempfile.TemporaryFile(prefix="rows-", dir=place, buffering=0)  # noqa: SIM115 - the caller closes it
+    if not isinstance(file, FileIO):
+        raise OSError("the system has no files without a name")
+    return file
 
 
 def to_bytes(tensors: Sequence[torch.Tensor]) -> bytes:
-    """A file's bytes."""
+    """A record's bytes."""
     head = [struct.pack("<I", len(tensors))]
     for tensor in tensors:
         head.append(struct.pack(f"<BB{tensor.ndim}Q", DTYPES.index(tensor.dtype), tensor.ndim, *tensor.shape))
@@ -83,7 +108,7 @@ def to_bytes(tensors: Sequence[torch.Tensor]) -> bytes:
 
 
 def from_bytes(data: bytes) -> tuple[torch.Tensor, ...]:
-    """The tensors of a file; raises ValueError where a byte of it is another than was written."""
+    """The tensors of a record; raises ValueError where a byte of it is another than was written."""
     head, body = data[:24], data[24:]
     if head != MAGIC + _checksum(body):
         raise ValueError("its checksum is another")

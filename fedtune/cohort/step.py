@@ -8,6 +8,7 @@ from fedtune.cohort.fits import fits
 from fedtune.cohort.group import lots
 from fedtune.cohort.lot import train_lot
 from fedtune.cohort.outcomes import Outcome, Outcomes, attempt
+from fedtune.cohort.room import USUAL, Room
 from fedtune.cohort.score import outputs_by
 from fedtune.cohort.windows import in_windows
 from fedtune.cohort.works import Works, most_clients
@@ -31,12 +32,15 @@ class CohortStep:
     grow with them; the same cohort gives the same bits.
     """
 
-    def __init__(self, resident: Resident, *, most_tokens: int | None = None) -> None:
-        """`most_tokens`: up to how many tokens a pass is filled; what suits the device unless given."""
+    def __init__(self, resident: Resident, room: Room = USUAL, *, most_tokens: int | None = None) -> None:
+        """`room`: for what is kept of rows.
+
+        `most_tokens`: up to how many tokens a pass is filled; what suits the device unless given.
+        """
         self._resident = resident
         self.turns = fits(resident)
         """Why the clients take turns; None where they share passes."""
-        self._works = Works.of(resident, most_tokens) if self.turns is None else None
+        self._works = Works.of(resident, most_tokens, room) if self.turns is None else None
         self._most_clients = most_clients(resident)
 
     def train(self, cohort: Sequence[Assignment]) -> Iterator[LocalResult]:

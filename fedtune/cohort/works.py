@@ -12,6 +12,7 @@ from fedtune.cohort.lane import Lane
 from fedtune.cohort.layers import CohortModule
 from fedtune.cohort.passes import pass_for
 from fedtune.cohort.place import cohort_layers
+from fedtune.cohort.room import Room
 from fedtune.cohort.stacks import Stacks
 from fedtune.state import State
 from fedtune.training.base import Assignment
@@ -36,11 +37,11 @@ class Works:
     """How many tokens a pass is filled up to."""
 
     @classmethod
-    def of(cls, resident: Resident, most_tokens: int | None) -> "Works":
+    def of(cls, resident: Resident, most_tokens: int | None, room: Room) -> "Works":
         """The works of a resident that is fit for shared passes; raises AdapterError where its adapter is not."""
         lane = Lane()
         layers = cohort_layers(resident.attached, lane)
-        return cls(resident, lane, layers, pass_for(resident, lane), most_tokens or token_budget(resident))
+        return cls(resident, lane, layers, pass_for(resident, lane, room), most_tokens or token_budget(resident))
 
     def stack(self, lot: Sequence[Assignment]) -> Stacks:
         """The states of clients that train the same tensors; raises AdapterError where one does not fit."""

@@ -9,12 +9,12 @@ import torch
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.cohort.lowest import lowest_layer
 from fedtune.cohort.packed import PackedPass
-from fedtune.cohort.spill import Spill
+from fedtune.cohort.room import Room
 from fedtune.data.ragged import Ragged
 from fedtune.data.rows import EncodedRows
 from fedtune.data.store import TextStore
 from fedtune.split.family import FAMILIES
-from tests.cohort.adapted import CPU, adapted, assert_agree, rows_of
+from tests.cohort.adapted import adapted, assert_agree, rows_of
 from tests.split.split_models import LAYERS
 
 LENGTHS = (7, 3, 12, 7, 2)
@@ -51,19 +51,32 @@ def test_rows_that_are_asked_for_twice_in_a_pass_are_computed_once() -> None:
 @pytest.mark.parametrize("spills", [False, True])
 def test_a_budget_that_is_too_small_costs_time_alone(spills: bool, tmp_path: Path) -> None:
     resident, rows = adapted("gpt2", first=2), rows_of("gpt2", (12,) * 8, seed=3)
-    spill = Spill(tmp_path, 10**6, CPU) if spills else None
-    a_pass = PackedPass(resident, None, room_bytes=15_000, spill=spill)
-    for _ in range(3):
-        assert_agree(resident, a_pass, [(rows, [0, 1, 2, 3]), (rows, [4, 5, 6, 7])])
-    _, disk, missing = kept(a_pass)
+    enough, parts = PackedPass(resident, None), [(rows, [0, 1, 2, 3]), (rows, [4, 5, 6, 7])]
+    expected = enough.logits(parts).logits
+    assert enough._prefix is not None
+    room = enough._prefix.cache.bytes // 2
+    a_pass = PackedPass(resident, None, room=Room(room, tmp_path if spills else None))
+    for _ in range(4):
+        assert torch.equal(a_pass.logits(parts).logits, expected)
+    memory, disk, missing = kept(a_pass)
     assert a_pass._prefix is not None
-    assert 0 < a_pass._prefix.cache.bytes <= 15_000
-    assert (disk > 0, missing > 10) == (spills, not spills)
-    for file in tmp_path.glob("*/*.rows"):
-        file.write_bytes(b"FTROWS01" + bytes(100))
-    assert_agree(resident, a_pass, [(rows, [0, 1, 2, 3]), (rows, [4, 5, 6, 7])])
+    assert a_pass._prefix.cache.bytes <= room
+    count = len(enough._prefix.cache)
+    assert (memory, disk, missing) == ((12, 12, 8) if spills else (12, 0, 8 + 12))
+    assert count == 8
     a_pass.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_kept_is_the_same_numbers() -> None:
+    resident, rows = adapted("bert", first=2), rows_of("bert", LENGTHS)
+    enough, none = PackedPass(resident, None), PackedPass(resident, None, room=Room(0))
+    parts = [(rows, [0, 1, 2]), (rows, [3, 4])]
+    for _ in range(2):
+        assert torch.equal(none.logits(parts).logits, enough.logits(parts).logits)
+    assert kept(none) == (0, 0, 2 * len(LENGTHS))
+    assert none.tokens(parts[0]) == enough.tokens(parts[0])
+    assert "layers 0-1 computed anew each time" in none.notes()
 
 
 def test_evaluation_does_not_spoil_what_training_reads() -> None:

@@ -1,5 +1,13 @@
 """What is kept of rows: within its budget, on disk beyond it, and never another number than was put there."""
 
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -19,18 +27,43 @@ def row(number: int) -> tuple[torch.Tensor, ...]:
     return (torch.full((8,), float(number)), torch.tensor([[float(number), -1.0]]))
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def kept(cache: RowCache, numbers: Iterable[int]) -> list[bool]:
+    """Of each row, whether it is found, and if so, that it is the one that was put there."""
+    found = [cache.get(number) for number in numbers]
+    assert all(one is None or all(map(torch.equal, one, row(n))) for n, one in zip(numbers, found, strict=True))
+    return [one is not None for one in found]
+
+
+def test_rows_twice_the_room_that_come_round_in_cycles_are_found_every_second_time() -> None:
+    cache = RowCache(4 * ROW)
+    for _ in range(5):
+        for number in range(8):
+            if not kept(cache, [number])[0]:
+                cache.put(number, row(number))
+    assert (cache.counts.memory, cache.counts.missing) == (4 * 4, 8 + 4 * 4)
+    assert (cache.bytes, len(cache)) == (4 * ROW, 4)
+
+
+def test_what_is_put_again_takes_its_own_place() -> None:
+    cache = RowCache(2 * ROW)
+    for number in (0, 1, 0, 1, 2):
+        cache.put(number, row(number))
+    assert kept(cache, range(3)) == [True, True, False]
+    assert cache.bytes == 2 * ROW
+
+
+def test_what_is_of_another_kind_makes_room_first() -> None:
     cache = RowCache(3 * ROW)
     for number in range(3):
         cache.put(number, row(number))
-    assert cache.get(0) is not None
-    cache.put(3, row(3))
-    assert [cache.get(number) is None for number in range(4)] == [False, True, False, False]
+    cache.begin("other weights")
+    assert kept(cache, range(3)) == [False] * 3
+    for number in range(2):
+        cache.put(number, row(number))
+    assert kept(cache, range(3)) == [True, True, False]
     assert (cache.bytes, len(cache)) == (3 * ROW, 3)
-    assert (cache.counts.memory, cache.counts.disk, cache.counts.missing) == (4, 0, 1)
-    cache.put(3, row(5))
-    assert cache.bytes == 3 * ROW
-    assert torch.equal(cache.get(3)[0], row(5)[0])
+    cache.begin(None)
+    assert sum(kept(cache, range(3))) == 1
 
 
 def test_what_has_no_room_is_not_kept() -> None:
@@ -39,53 +72,102 @@ def test_what_has_no_room_is_not_kept() -> None:
     assert (cache.get(0), cache.bytes) == (None, 0)
 
 
-def test_what_falls_out_is_read_from_disk(tmp_path: Path) -> None:
+def test_what_memory_has_no_room_for_is_read_from_a_disk_where_no_file_is_to_be_seen(tmp_path: Path) -> None:
     spill = Spill(tmp_path, 10**6, CPU)
     cache = RowCache(2 * ROW, spill)
     for number in range(6):
         cache.put(number, row(number))
-    for number in range(6):
-        kept = cache.get(number)
-        assert kept is not None
-        assert all(map(torch.equal, kept, row(number)))
-    assert cache.counts.disk == 6
-    assert cache.bytes == 2 * ROW
-    cache.close()
-    assert not spill.folder.exists()
+    for _ in range(2):
+        assert kept(cache, range(6)) == [True] * 6
+    assert (cache.counts.memory, cache.counts.disk, cache.bytes) == (4, 8, 2 * ROW)
     assert list(tmp_path.iterdir()) == []
-    assert cache.get(1) is None
+    assert spill._file is not None
+    status = os.fstat(spill._file.fileno())
+    assert (stat.S_IMODE(status.st_mode), status.st_nlink) == (0o600, 0)
+    cache.close()
+    assert kept(cache, range(6)) == [False] * 6
 
 
-def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
-    cache = RowCache(0, Spill(tmp_path, 10**6, CPU))
-    for number in range(3):
-        cache.put(number, row(number))
-    files = sorted(tmp_path.glob("*/*.rows"))
-    damaged = bytearray(files[0].read_bytes())
-    damaged[-1] ^= 1
-    files[0].write_bytes(damaged)
-    files[1].unlink()
-    assert [cache.get(number) is None for number in range(3)] == [True, True, False]
+def test_nothing_is_made_on_disk_before_it_is_needed(tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "none", 10**6, CPU)
+    cache = RowCache(ROW, spill)
     cache.put(0, row(0))
-    assert cache.get(0) is not None
+    assert spill._file is None
 
 
-def test_the_disk_has_a_budget_too(tmp_path: Path) -> None:
-    size = len(to_bytes(row(0)))
-    cache = RowCache(0, Spill(tmp_path, 2 * size, CPU))
-    for number in range(4):
-        cache.put(number, row(number))
-    assert len(list(tmp_path.glob("*/*.rows"))) == 2
-    assert [cache.get(number) is None for number in range(4)] == [False, False, True, True]
-
-
-def test_a_disk_that_fails_ends_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_record_is_as_good_as_none(tmp_path: Path) -> None:
     spill = Spill(tmp_path, 10**6, CPU)
-    spill.folder.rmdir()
     cache = RowCache(0, spill)
     for number in range(3):
         cache.put(number, row(number))
-    assert [record.message.startswith("nothing more is kept on disk") for record in caplog.records] == [True]
+    assert spill._file is not None
+    size = len(to_bytes(row(0)))
+    os.pwrite(spill._file.fileno(), b"?", size - 1)
+    os.ftruncate(spill._file.fileno(), 3 * size - 1)
+    assert kept(cache, range(3)) == [False, True, False]
+    cache.put(0, row(0))
+    assert kept(cache, range(3)) == [True, True, False]
+
+
+def test_the_disk_has_a_budget_and_what_is_of_another_kind_makes_room_there_too(tmp_path: Path) -> None:
+    size = len(to_bytes(row(0)))
+    cache = RowCache(0, Spill(tmp_path, 2 * size, CPU))
+    for kind in ("a", "b"):
+        cache.begin(kind)
+        for number in range(4):
+            cache.put(number, row(number))
+        assert kept(cache, range(4)) == [True, True, False, False]
+    cache.begin("a")
+    assert kept(cache, range(4)) == [False] * 4
+
+
+@pytest.mark.parametrize("fails", ["no folder", "full", "full half way"])
+def test_a_disk_that_fails_ends_nothing_and_what_it_holds_is_still_read(
+    fails: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spill = Spill(tmp_path / ("none" if fails == "no folder" else ""), 10**6, CPU)
+    cache = RowCache(0, spill)
+    for number in range(5):
+        if number == 2 and fails == "full":
+            monkeypatch.setattr(spill, "_file", Full(spill._file))
+        if number == 2 and fails == "full half way":
+            monkeypatch.setattr(spill, "_file", Short(spill._file))
+        cache.put(number, row(number))
+    assert [record.message.startswith("nothing more is kept of rows") for record in caplog.records] == [True]
+    assert kept(cache, range(5)) == [fails != "no folder"] * 2 + [False] * 3
+
+
+class Full:
+    """A file on a disk without room."""
+
+    def __init__(self, file: FileIO | None) -> None:
+        assert file is not None
+        self._file = file
+        self.seek, self.read = file.seek, file.read
+
+    def write(self, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+
+class Short(Full):
+    """A file on a disk that has room for a few bytes more."""
+
+    def write(self, data: bytes) -> int:
+        return self._file.write(data[:9])
+
+
+@pytest.mark.processes
+def test_a_process_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, signal, sys, torch\nfrom fedtune.cohort.spill import Spill\n"
+        "spill = Spill(pathlib.Path(sys.argv[1]), 10**6, torch.device('cpu'))\n"
+        "assert spill.write(0, (torch.zeros(9),))\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2], check=False, capture_output=True
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 SHAPES = st.lists(st.lists(st.integers(0, 3), max_size=3), max_size=3)
