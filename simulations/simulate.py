@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from flwr.app import Context, RecordDict
 
+from client.heads import PassingHeads
 from client.work import Workplace
 from fedtune.data.table import with_labels
 from fedtune.recipe import Recipe
@@ -54,7 +55,8 @@ def simulate(
     # Loaded before workers are forked, which share its memory.
     copies = body_copies(recipe)
     bodies = local_bodies(recipe, copies) if recipe.split.active else None
-    workplace = Workplace(population, keep=keep, open_body=bodies, room=room)
+    heads = PassingHeads() if count > 1 else None
+    workplace = Workplace(population, keep=keep, open_body=bodies, heads=heads, room=room)
     apart = BodiesApart(workplace, copies) if copies else workplace
     with Workers(apart, count) if count > 1 else nullcontext(Grouped(workplace)) as answers:
         all_of_it = BodiesAlong(answers, copies) if copies and count > 1 else answers

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import torch
 
+from client.heads import PassingHeads
 from client.work import Workplace
 from fedtune import __version__
 from fedtune.audit.checks import Finding
@@ -75,9 +76,8 @@ class Prepared:
         population, home = Population.of(recipe), resident(recipe)
         canaries: Canaries = KINDS[plan.unit](recipe, plan, population, home, count)
         keep = Keep(Path(recipe.run.folder) / recipe.run.name / "clients")
-        return cls(
-            recipe, plan, canaries, Workplace(canaries.data_of, keep=keep), population.data(population.names[0]).train
-        )
+        place = Workplace(canaries.data_of, keep=keep, heads=PassingHeads())
+        return cls(recipe, plan, canaries, place, population.data(population.names[0]).train)
 
 
 def run_audit(

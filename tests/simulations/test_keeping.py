@@ -49,6 +49,7 @@ def test_a_run_ends_with_the_same_bytes_whatever_is_kept(
     tiny_bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("simulations.groups.cores", lambda: 4)
+    monkeypatch.setattr("server.run.draw_plots", lambda _: None)
     counts: list[Counts] = []
     real = RowCache.__init__
 
