@@ -7,11 +7,15 @@ import torch
 from client.bench import Bench
 from client.upload import upload
 from fedtune.adapters.slots import Slots, choose_slots, mask, widen
+from fedtune.aggregation import SCHEMES
 from fedtune.aggregation.hetlora import pruned_rank
+from fedtune.compression import make_pipeline
+from fedtune.compression.feedback import feedback_of
 from fedtune.data.base import Rows
 from fedtune.errors import AdapterError, RunError
 from fedtune.privacy.local import released
 from fedtune.privacy.plan import plan_of
+from fedtune.recipe import Recipe
 from fedtune.runs.kept import OWN, Keep
 from fedtune.seeds import derive_seed
 from fedtune.state import State, subtract
@@ -59,9 +63,15 @@ class KeepsToItself:
 
 def keeps_something(bench: Bench) -> bool:
     """Does the recipe have clients keep anything between rounds?"""
-    section = bench.recipe.aggregation
-    own = bool(bench.scheme.keeps(tuple(bench.frame.shapes)))
-    return own or bench.recipe.training.scaffold or bool(section.prune) or bench.feedback != "none"
+    return keeps_tensors(bench.recipe, tuple(bench.frame.shapes))
+
+
+def keeps_tensors(recipe: Recipe, names: tuple[str, ...]) -> bool:
+    """Does a recipe whose adapter has tensors of these names have clients keep anything between rounds?"""
+    section, lossless = recipe.aggregation, make_pipeline(recipe.compression).lossless
+    own = bool(SCHEMES[section.scheme].keeps(names))
+    feedback = feedback_of(recipe.compression, section.scheme, lossless=lossless)
+    return own or recipe.training.scaffold or bool(section.prune) or feedback != "none"
 
 
 def slots_of(bench: Bench, task: Task, client: str, rank: int) -> Slots:

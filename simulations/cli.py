@@ -10,7 +10,9 @@ from rich.console import Console
 @click.argument("recipe")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 @click.option(
-    "--workers", type=click.IntRange(1), help="Processes that share the clients of a round; default one a core."
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes that share the clients of a round; default one a core or, with --ray, a CPU or GPU.",
 )
 @click.option(
     "--cache-gb",
@@ -24,6 +26,11 @@ from rich.console import Console
     type=click.Path(path_type=Path),
     help="Keep rows that have no room in memory on the disk of this folder, in files that end with the run.",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Hand clients to actors of a Ray cluster: auto, HOST:PORT, or local to start one here; needs fedtune[ray].",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed.")
 def simulate(
     recipe: str,
@@ -31,6 +38,7 @@ def simulate(
     workers: int | None,
     cache_gb: float | None,
     cache_folder: Path | None,
+    ray: str | None,
     resume: bool,
 ) -> None:
     """Run RECIPE with simulated clients on this machine.
@@ -45,5 +53,13 @@ def simulate(
 
     loaded = load_recipe(recipe, overrides)
     with ProgressBars() as bars:
-        path = run(loaded, resume=resume, listener=bars, workers=workers, cache_gb=cache_gb, cache_folder=cache_folder)
+        path = run(
+            loaded,
+            resume=resume,
+            listener=bars,
+            workers=workers,
+            cache_gb=cache_gb,
+            cache_folder=cache_folder,
+            ray=ray,
+        )
     show_end(path, Console())

@@ -12,13 +12,14 @@ from fedtune.errors import RunError
 GB = 10**9
 
 
-def room_of(gb: float | None, folder: Path | None, *, processes: int, device: torch.device) -> Room:
-    """The room that `--cache-gb` and `--cache-folder` ask for, shared by so many processes.
+def room_of(gb: float | None, folder: Path | None, *, processes: int, device: torch.device, machines: int = 1) -> Room:
+    """The room that `--cache-gb` and `--cache-folder` ask for, shared by so many processes on so many machines like
+    this one.
 
     Raises RunError where there is not so much memory, or no file can be made in the folder.
     """
     if gb is not None:
-        total = _memory(device)
+        total = _memory(device) * machines
         if not 0 <= gb * GB <= total:
             raise RunError(f"--cache-gb must be between 0 and the {total / GB:.0f} GB of memory here, not {gb:g}")
     if folder is not None:

@@ -1,27 +1,27 @@
 """Simulate a recipe: the coordinator's ServerApp over the cohort Grid, in this process."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from flwr.app import Context, RecordDict
 
-from client.heads import PassingHeads
-from client.work import Workplace
 from fedtune.data.table import with_labels
 from fedtune.recipe import Recipe
-from fedtune.runs.kept import Keep
 from fedtune.split.copies import BodyCopies
-from fedtune.split.local import body_copies, local_bodies
+from fedtune.split.local import body_copies
 from fedtune.training.device import choose_device
 from server.app import make_app, run_config, run_folder
 from server.listener import Listener
-from simulations.bodies import BodiesAlong, BodiesApart
+from simulations.bodies import BodiesAlong
+from simulations.cluster.connect import connected, machines_of
+from simulations.cluster.hire import actors_for, hire
 from simulations.cohort import CohortGrid, work_with
 from simulations.devices.make import make_devices
 from simulations.groups import Answers, Grouped
 from simulations.keeping import room_of
+from simulations.place import Place, kept_in
 from simulations.population import Population
 from simulations.sharing import sharing
 from simulations.timed import TimedGrid
@@ -36,32 +36,39 @@ def simulate(
     workers: int | None = 1,
     cache_gb: float | None = None,
     cache_folder: Path | None = None,
+    ray: str | None = None,
 ) -> Path:
     """Run `recipe` with virtual clients and return its run folder; raises FedtuneError.
 
     `workers` processes share the clients of a round among them, None for one a core; the result does not depend on it.
     `cache_gb` and `cache_folder` say how much memory and which disk they may take for what the frozen layers make of
-    rows (`simulations.keeping`); on a CPU the result does not depend on them either.
+    rows (`simulations.keeping`); on a CPU the result does not depend on them either. `ray` is the address of a Ray
+    cluster (`simulations.cluster`) whose machines they are on, None for forks of this process.
     """
-    device = choose_device(recipe.training.device)
-    count = default_workers(device) if workers is None else workers
-    room = room_of(cache_gb, cache_folder, processes=count, device=device)
-    if count > 1:
-        torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
-    recipe = with_labels(recipe)
-    population = Population.of(recipe)
-    keep = Keep(Path(recipe.run.folder) / recipe.run.name / "clients")
-    (listener or Listener()).noted(sharing(recipe, len(population.names), room))
-    # Loaded before workers are forked, which share its memory.
-    copies = body_copies(recipe)
-    bodies = local_bodies(recipe, copies) if recipe.split.active else None
-    heads = PassingHeads() if count > 1 else None
-    workplace = Workplace(population, keep=keep, open_body=bodies, heads=heads, room=room)
-    apart = BodiesApart(workplace, copies) if copies else workplace
-    with Workers(apart, count) if count > 1 else nullcontext(Grouped(workplace)) as answers:
-        all_of_it = BodiesAlong(answers, copies) if copies and count > 1 else answers
+    with ExitStack() as stack:
+        cluster = None if ray is None else stack.enter_context(connected(ray))
+        device = choose_device(recipe.training.device)
+        count = default_workers(device) if workers is None else workers
+        if count > 1 or cluster is not None:
+            torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
+        recipe = with_labels(recipe)
+        population, copies = Population.of(recipe), body_copies(recipe)
+        if cluster is not None:
+            count = actors_for(cluster, recipe, workers, len(population.names))
+        machines = 1 if cluster is None else machines_of(cluster)
+        room = room_of(cache_gb, cache_folder, processes=count, device=device, machines=machines)
+        (listener or Listener()).noted(sharing(recipe, len(population.names), room))
+        answers: Answers
+        if cluster is not None:
+            answers = stack.enter_context(hire(cluster, recipe, population, room))
+        else:
+            # Loaded before workers are forked, which share its memory.
+            place = Place.of(population, copies, keep=kept_in(recipe), room=room, alone=count == 1)
+            answers = stack.enter_context(Workers(place.apart, count)) if count > 1 else Grouped(place.workplace)
+        if copies and not isinstance(answers, Grouped):
+            answers = BodiesAlong(answers, copies)
         return run_with(
-            recipe, population.names, all_of_it, sizes=population.sizes, resume=resume, listener=listener, copies=copies
+            recipe, population.names, answers, sizes=population.sizes, resume=resume, listener=listener, copies=copies
         )
 
 

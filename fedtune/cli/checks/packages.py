@@ -11,7 +11,7 @@ EXTRAS = {
     "convert": "reads the packaged SmolLM2 (GGUF) and DINOv2 (ONNX)",
     "quantize": "4-bit base models, on a CUDA GPU",
     "mlflow": "logs runs to MLflow",
-    "ray": "Flower's own simulator",
+    "ray": "fedtune simulate --ray, and Flower's own simulator",
 }
 """What each extra is for; those that are not here are for developing fedtune."""
 

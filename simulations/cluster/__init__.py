@@ -1,0 +1,1 @@
+"""Virtual clients on the machines of a Ray cluster."""

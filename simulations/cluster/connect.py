@@ -1,0 +1,62 @@
+"""A Ray cluster: found or started, and given back."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fedtune.errors import RunError
+
+LOCAL = "local"
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Nothing is reported to anybody, and nothing warned of that does not concern a run."""
+_FORMS = "auto (the cluster of this machine), local (one of this machine's own) or HOST:PORT"
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """The `ray` module, connected to the cluster at `address`; one that is connected already is used as it is.
+
+    Raises RunError where Ray is not installed, the address is none, or nothing answers there.
+    """
+    ray = _imported()
+    if ray.is_initialized():
+        yield ray
+        return
+    if "://" in address or not address or (address not in {LOCAL, "auto"} and ":" not in address):
+        raise RunError(f"--ray takes {_FORMS}, not {address!r}")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", **_own(address))
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"no Ray cluster answers at {address!r}; start one with `ray start --head`, or use --ray local"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def machines_of(ray: Any) -> int:
+    """How many machines the cluster has."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
+def is_here(ray: Any) -> bool:
+    """Is this machine the whole cluster?"""
+    alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    return alive == [ray.get_runtime_context().get_node_id()]
+
+
+def _own(address: str) -> dict[str, Any]:
+    return {"include_dashboard": False} if address == LOCAL else {}
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise RunError("--ray needs Ray, which is not installed: pip install 'fedtune[ray]'") from error
+    return ray
