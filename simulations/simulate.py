@@ -56,10 +56,12 @@ def simulate(
         if cluster is not None:
             count = actors_for(cluster, recipe, workers, len(population.names))
         machines = 1 if cluster is None else machines_of(cluster)
+        said = listener or Listener()
         room = room_of(cache_gb, cache_folder, processes=count, device=device, machines=machines)
-        (listener or Listener()).noted(sharing(recipe, len(population.names), room))
+        said.noted(sharing(recipe, len(population.names), room))
         answers: Answers
         if cluster is not None:
+            said.noted(f"Ray actors: {count}, in a cluster of {machines} machine{'s' * (machines > 1)}")
             answers = stack.enter_context(hire(cluster, recipe, population, room))
         else:
             # Loaded before workers are forked, which share its memory.

@@ -1,6 +1,10 @@
 """A Ray cluster: found or started, and given back."""
 
 import os
+import re
+import signal
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +14,9 @@ from fedtune.errors import RunError
 LOCAL = "local"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Nothing is reported to anybody, and nothing warned of that does not concern a run."""
+KNOCK_S = 10.0
+"""How long a cluster may take to answer at its port."""
+_HOST_PORT = re.compile(r"[^/]+:\d{1,5}")
 _FORMS = "auto (the cluster of this machine), local (one of this machine's own) or HOST:PORT"
 
 
@@ -23,16 +30,20 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    if "://" in address or not address or (address not in {LOCAL, "auto"} and ":" not in address):
+    if address not in {LOCAL, "auto"} and not _HOST_PORT.fullmatch(address):
         raise RunError(f"--ray takes {_FORMS}, not {address!r}")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="error", **_own(address))
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise RunError(
             f"no Ray cluster answers at {address!r}; start one with `ray start --head`, or use --ray local"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own in its place
     try:
         yield ray
     finally:
@@ -48,6 +59,13 @@ def is_here(ray: Any) -> bool:
     """Is this machine the whole cluster?"""
     alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     return alive == [ray.get_runtime_context().get_node_id()]
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens at HOST:PORT: Ray would end the process."""
+    if address not in {LOCAL, "auto"}:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _own(address: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from simulations.cluster.hire import actors_for, resource_of
 from simulations.cluster.prints import print_of
 from simulations.population import Population
 from simulations.simulate import simulate
+from tests.integration.processes import free_port
 from tests.simulations.cluster.fake_ray import FakeRay
 from tests.worlds import tiny_recipe, write_rows
 
@@ -93,10 +94,17 @@ def test_other_rows_have_another_print(tiny_bert_folder: Path, rows: Path, tmp_p
     assert len({print_with(rows), print_with(rows), print_with(swapped), fewer}) == 3
 
 
-@pytest.mark.parametrize("address", ["", "ray://ada:10001", "ada", "http://ada"])
+@pytest.mark.parametrize("address", ["", "ray://ada:10001", "ada", "http://ada", "ada:port"])
 def test_an_address_that_is_none_is_a_sentence(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", type("Ray", (), {"is_initialized": staticmethod(lambda: False)}))
     with pytest.raises(RunError, match=r"^--ray takes auto .*, local .* or HOST:PORT, not"), connected(address):
+        pass
+
+
+def test_a_port_where_nobody_listens_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", type("Ray", (), {"is_initialized": staticmethod(lambda: False)}))
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(RunError, match=f"^no Ray cluster answers at '{address}'; start one"), connected(address):
         pass
 
 
