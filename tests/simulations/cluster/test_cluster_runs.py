@@ -16,6 +16,7 @@ from simulations.population import Population
 from simulations.simulate import simulate
 from tests.integration.processes import free_port
 from tests.simulations.cluster.fake_ray import FakeRay
+from tests.split.split_models import folder as model_of
 from tests.worlds import tiny_recipe, write_rows
 
 
@@ -53,6 +54,21 @@ def test_actors_end_with_the_bytes_of_one_process(
     assert digests(recipe_for(tiny_bert_folder, rows, tmp_path, "ray", **sections), ray="local", workers=None) == one
     assert ray.needs == [{"num_cpus": 1}] * 3
     assert ray.alive == 0
+    assert all(isinstance(given, str | bytes) for given in ray.given + ray.came)
+
+
+def test_a_split_models_trained_body_goes_with_the_tasks(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def split(name: str) -> Recipe:
+        federation, adapter = {"rounds": 1}, {"kind": "lora", "init": "kaiming", "rank": 2, "targets": "attention"}
+        body = {"head_layers": 1, "body": "lora"}
+        return recipe_for(model_of("bert"), rows, tmp_path, name, federation=federation, adapter=adapter, split=body)
+
+    one = digests(split("one"))
+    ray = FakeRay()
+    monkeypatch.setattr("simulations.simulate.connected", ray.connected)
+    assert digests(split("ray"), ray="local", workers=2) == one
     assert all(isinstance(given, str | bytes) for given in ray.given + ray.came)
 
 
