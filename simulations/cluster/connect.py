@@ -40,7 +40,7 @@ def connected(address: str) -> Iterator[Any]:
         ray.init(address=address, log_to_driver=False, logging_level="error", **_own(address))
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise RunError(
-            f"no Ray cluster answers at {address!r}; start one with `ray start --head`, or use --ray local"
+            f"no Ray cluster answers at {address!r}; start or join one here with `ray start`, or use --ray local"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put a handler of its own in its place

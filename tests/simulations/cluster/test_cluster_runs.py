@@ -120,7 +120,10 @@ def test_an_address_that_is_none_is_a_sentence(address: str, monkeypatch: pytest
 def test_a_port_where_nobody_listens_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", type("Ray", (), {"is_initialized": staticmethod(lambda: False)}))
     address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(RunError, match=f"^no Ray cluster answers at '{address}'; start one"), connected(address):
+    with (
+        pytest.raises(RunError, match=f"^no Ray cluster answers at '{address}'; start or join one"),
+        connected(address),
+    ):
         pass
 
 
