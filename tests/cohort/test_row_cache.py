@@ -1,11 +1,10 @@
 """What is kept of rows: within its budget, on disk beyond it, and never another number than was put there."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
@@ -158,15 +157,14 @@ class Short(Full):
 
 @pytest.mark.processes
 def test_a_process_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
-    script = (
-        "import os, pathlib, signal, sys, torch\nfrom fedtune.cohort.spill import Spill\n"
-        "spill = Spill(pathlib.Path(sys.argv[1]), 10**6, torch.device('cpu'))\n"
-        "assert spill.write(0, (torch.zeros(9),))\nos.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2], check=False, capture_output=True
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    def work() -> None:
+        assert Spill(tmp_path, 10**6, CPU).write(0, row(0))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
 
 
