@@ -14,7 +14,7 @@ from fedtune.cohort.spill import Spill
 class Room:
     """What all processes of a run together may take for kept rows; each takes an even share.
 
-    On a CPU it changes no number, for each row is computed alone there; on other devices the last digits.
+    On a CPU it changes no number, for what a row is computed with is fixed there; on other devices the last digits.
     """
 
     memory_bytes: int | None = None

@@ -49,7 +49,10 @@ def test_rows_that_are_asked_for_twice_in_a_pass_are_computed_once() -> None:
 
 
 @pytest.mark.parametrize("spills", [False, True])
-def test_a_budget_that_is_too_small_costs_time_alone(spills: bool, tmp_path: Path) -> None:
+def test_a_budget_that_is_too_small_costs_time_alone(
+    spills: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedtune.cohort.cache.PASSING_BYTES", 0)
     resident, rows = adapted("gpt2", first=2), rows_of("gpt2", (12,) * 8, seed=3)
     enough, parts = PackedPass(resident, None), [(rows, [0, 1, 2, 3]), (rows, [4, 5, 6, 7])]
     expected = enough.logits(parts).logits
@@ -68,7 +71,8 @@ def test_a_budget_that_is_too_small_costs_time_alone(spills: bool, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_kept_is_the_same_numbers() -> None:
+def test_nothing_kept_is_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedtune.cohort.cache.PASSING_BYTES", 0)
     resident, rows = adapted("bert", first=2), rows_of("bert", LENGTHS)
     enough, none = PackedPass(resident, None), PackedPass(resident, None, room=Room(0))
     parts = [(rows, [0, 1, 2]), (rows, [3, 4])]

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 
@@ -19,6 +19,14 @@ from fedtune.cohort.spill import DTYPES, Spill, from_bytes, to_bytes
 
 CPU = torch.device("cpu")
 ROW = 40
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_in_passing() -> Iterator[None]:
+    """What found no room is gone at once, but where a test says otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedtune.cohort.cache.PASSING_BYTES", 0)
+        yield
 
 
 def row(number: int) -> tuple[torch.Tensor, ...]:
@@ -41,6 +49,18 @@ def test_rows_twice_the_room_that_come_round_in_cycles_are_found_every_second_ti
                 cache.put(number, row(number))
     assert (cache.counts.memory, cache.counts.missing) == (4 * 4, 8 + 4 * 4)
     assert (cache.bytes, len(cache)) == (4 * ROW, 4)
+
+
+def test_what_found_no_room_is_found_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedtune.cohort.cache.PASSING_BYTES", 2 * ROW)
+    cache = RowCache(ROW)
+    for number in (0, 1, 2, 2, 3):
+        cache.put(number, row(number))
+    assert kept(cache, range(4)) == [True, False, True, True]
+    assert (cache.bytes, len(cache)) == (ROW, 1)
+    cache.begin("other weights")
+    cache.begin(None)
+    assert kept(cache, range(4)) == [True, False, False, False]
 
 
 def test_what_is_put_again_takes_its_own_place() -> None:

@@ -88,7 +88,8 @@ def test_a_run_ends_with_the_same_bytes_whatever_is_kept(
         return [record.state_digest for record in RunFolder.open(tmp_path / name).rounds()], found
 
     usual, found = ends("usual", "--workers=1")
-    assert found.memory == found.missing > found.disk == 0
+    assert found.memory > found.missing > found.disk == 0
+    monkeypatch.setattr("fedtune.cohort.cache.PASSING_BYTES", 0)
     for name, options, expected in (
         ("none", ("--workers=2", "--cache-gb=0"), (False, False)),
         ("spilled", ("--workers=1", "--cache-gb=0.00001", f"--cache-folder={disk}"), (True, True)),
