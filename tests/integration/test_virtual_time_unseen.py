@@ -1,4 +1,4 @@
-"""What virtual time must not leave behind: a trace in runs without a clock, or in what noise at the coordinator hides."""
+"""What virtual time must not leave behind: a trace in runs without a clock, or what noise at the coordinator hides."""
 
 import json
 from pathlib import Path
