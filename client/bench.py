@@ -16,6 +16,7 @@ from fedtune.compression.feedback import Feedback, feedback_of
 from fedtune.errors import AdapterError, MalformedMessage, ModelError
 from fedtune.recipe import Recipe
 from fedtune.split.base import OpenBody
+from fedtune.state import digest
 from fedtune.training.base import LocalStep
 from fedtune.training.make import local_step
 from fedtune.training.resident import Resident, resident
@@ -62,9 +63,10 @@ class Bench:
 
     def _hold_factors(self, task: Task) -> None:
         if task.shared_digest and task.shared_digest != self.shared_digest:
-            if not task.shared:
+            if task.shared:
+                self.resident.attached.load_shared(task.shared)
+            elif digest(self.resident.attached.shared()) != task.shared_digest:
                 raise NeedsFactors("the task builds on broadcast factors that this client does not hold")
-            self.resident.attached.load_shared(task.shared)
             self.shared_digest = task.shared_digest
         elif self.resident.attached.shared_origin == "recomputed":
             _compare(self.resident.attached.sketch(), dict(task.sketch))

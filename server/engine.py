@@ -24,6 +24,7 @@ from fedtune.wire.envelope import MAX_MESSAGE_BYTES
 from server.best import is_better
 from server.bookkeeping import open_books
 from server.books import Books
+from server.buffered import BufferedRounds
 from server.clock import Moment
 from server.download import Download
 from server.evaluate import score_centrally, score_federated
@@ -37,6 +38,7 @@ from server.round import RoundOutcome, TrainingRound
 from server.select import select_evaluators
 from server.start import first_state, first_world
 from server.tasking import Tasking
+from server.under_way import UnderWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Engine:
         self._exchange = Exchange(grid, self._roster, max_bytes=MAX_MESSAGE_BYTES)
         self._clock = self._exchange.clock
         self._tasking: Tasking | None = None
+        self._buffered: BufferedRounds | None = None
         self._frame = frame_of(setting.home.attached, setting.recipe.adapter)
         self._download = Download(setting.recipe)
         self._sinks = RoundSinks(())
@@ -91,6 +94,8 @@ class Engine:
                 if after is None:
                     break
                 position = after
+            if self._buffered:
+                self._buffered.close()
         finally:
             self._sinks.close()
         return position
@@ -125,7 +130,7 @@ class Engine:
         setting, started = self._setting, self._clock.moment()
         setting.home.attached.load(setting.home.initial)
         self._initialise(names)
-        self._tasking = self._make_tasking()
+        self._set_up()
         world = first_world(setting.recipe, setting.home.attached.read())
         attached = setting.home.attached
         shared = attached.shared() if attached.shared_origin == "broadcast" else {}
@@ -148,17 +153,29 @@ class Engine:
         setting = self._setting
         return Tasking(setting.recipe, setting.folder.info.id, setting.home, self._frame, self._download, self._books)
 
+    def _set_up(self) -> None:
+        """What makes tasks, and asynchronous rounds where the recipe has them; the adapter has its first state."""
+        recipe = self._setting.recipe
+        tasking = self._tasking = self._make_tasking()
+        if recipe.federation.buffer:
+            self._buffered = BufferedRounds(recipe, self._exchange, self._roster, tasking, self._listener, self._frame)
+
     def _resume(self, position: Position) -> None:
         setting = self._setting
         if position.shared:
             setting.home.attached.load_shared(position.shared)
-        self._tasking = self._make_tasking()
+        self._set_up()
+        self._tasks().recall(position.holders)
+        if self._buffered:
+            self._buffered.take_up(position.under_way)
         self._listener.noted(f"going on after round {position.round} of {setting.recipe.federation.rounds}")
 
     def _advance(self, position: Position) -> Position | None:
         """One more round; None where the budget of the run does not suffice for it."""
         started, round_ = self._clock.moment(), position.round + 1
         there = self._wait_for(self._setting.recipe.federation.min_replies)
+        if self._buffered:
+            return self._close(position, self._buffered.run(round_, position.world, there), started, len(there))
         names = self._books.affordable("train", there)
         if len(names) < len(there) and len(names) < self._setting.recipe.federation.min_replies:
             self._listener.noted(
@@ -208,12 +225,23 @@ class Engine:
             virtual=None if hides else self._clock.since(started, online),
         )
         record = record.model_copy(update={"best": is_better(record, before.best, self._setting.recipe.model.task)})
-        after = replace(before.after(record, outcome.world, self._setting.recipe), clock_s=self._clock.virtual)
+        after = self._standing(before.after(record, outcome.world, self._setting.recipe))
         keep(self._setting.folder, after, record)
         self._sinks.write(record)
         self._listener.finished(record)
         self._check(after)
         return after
+
+    def _standing(self, position: Position) -> Position:
+        """The position with what a virtual clock has to go on from, where one runs."""
+        if self._clock.virtual is None:
+            return position
+        return replace(
+            position,
+            clock_s=self._clock.virtual,
+            holders=self._tasks().holders(),
+            under_way=self._buffered.under_way() if self._buffered else UnderWay(),
+        )
 
     def _other_bytes(self, outcome: RoundOutcome) -> tuple[int, int]:
         """What went down and up since the last round was closed, beside the training that `outcome` records."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -55,26 +55,27 @@ class Exchange:
         """
         start = self.clock.now()
         end = math.inf if self.clock.endless else start + deadline_s
-        open_ids, unsent = self._push(payloads, message_type, round_)
+        self.bytes_down += sum(map(len, payloads.values()))
+        open_ids, unsent = self.send(payloads, message_type, round_)
         try:
             for client in unsent:
-                yield self._failed(client, "unavailable", "the message could not be sent", start)
+                yield self.failed(client, "unavailable", "the message could not be sent", start)
             while open_ids and self.clock.now() < end:
-                replies = list(self._grid.pull_messages(list(open_ids)))
-                for message in replies:
-                    client = open_ids.pop(message.metadata.reply_to_message_id)
-                    yield self._read(client, message, start)
+                replies = self.pull(open_ids)
+                for message_id, message in replies:
+                    yield self.read(open_ids.pop(message_id), message, start)
                 if not replies and open_ids:
-                    self._wait(max(0.0, end - self.clock.now()), list(open_ids))
+                    self.wait(max(0.0, end - self.clock.now()), open_ids)
             for client in open_ids.values():
-                yield self._failed(client, "late", f"no reply within {deadline_s:.0f} s", start)
+                yield self.late(client, deadline_s, start)
         finally:
-            if open_ids and hasattr(self._grid, "forget"):
-                self._grid.forget(list(open_ids))
+            self.forget(open_ids)
 
-    def _push(self, payloads: Mapping[str, bytes], message_type: str, round_: int) -> tuple[dict[str, str], list[str]]:
-        """The clients by the ids of their messages, and those whose messages the grid did not take."""
-        self.bytes_down += sum(map(len, payloads.values()))
+    def send(self, payloads: Mapping[str, bytes], message_type: str, round_: int) -> tuple[dict[str, str], list[str]]:
+        """The clients by the ids of their messages, and those whose messages the grid did not take.
+
+        Whoever sends counts the bytes.
+        """
         # Equal payloads share one content, so that a grid can serialise a broadcast once.
         contents = {id(data): to_content(data) for data in payloads.values()}
         messages = [
@@ -86,25 +87,41 @@ class Exchange:
         sent = {key: client for key, client in zip(ids, payloads, strict=True) if key is not None}
         return sent, [client for key, client in zip(ids, payloads, strict=True) if key is None]
 
-    def _wait(self, seconds: float, open_ids: list[str]) -> None:
+    def pull(self, open_ids: Iterable[str]) -> list[tuple[str, Message]]:
+        """Replies to these messages that are here now, by the ids of the messages."""
+        found = self._grid.pull_messages(list(open_ids))
+        return [(message.metadata.reply_to_message_id, message) for message in found]
+
+    def forget(self, open_ids: Iterable[str]) -> None:
+        """Drop messages that nobody waits for any more."""
+        if (ids := list(open_ids)) and hasattr(self._grid, "forget"):
+            self._grid.forget(ids)
+
+    def wait(self, seconds: float, open_ids: Iterable[str]) -> None:
         """Until a reply is there, where the grid can tell (the link, or a virtual clock); a nap elsewhere."""
         wait = getattr(self._grid, "wait", None)
         if wait is None:
             time.sleep(min(_POLL_S, seconds))
         else:
-            wait(seconds if self.clock.virtual is not None else min(_POLL_S, seconds), open_ids)
+            wait(seconds if self.clock.virtual is not None else min(_POLL_S, seconds), list(open_ids))
 
-    def _read(self, client: str, message: Message, start: float) -> Reply:
+    def read(self, client: str, message: Message, start: float) -> Reply:
+        """What a client's message says, which was asked at `start`; its bytes are counted."""
         if message.has_error():
-            return self._failed(client, "unavailable", message.error.reason or "the client went away", start)
+            return self.failed(client, "unavailable", message.error.reason or "the client went away", start)
         try:
             data = from_content(message.content, max_bytes=self._max_bytes)
         except (MalformedMessage, OversizeMessage) as error:
-            return self._failed(client, error.reason, str(error), start)
+            return self.failed(client, error.reason, str(error), start)
         self.bytes_up += len(data)
         return self._reply(client, data, "", "", start)
 
-    def _failed(self, client: str, failure: str, detail: str, start: float) -> Reply:
+    def late(self, client: str, deadline_s: float, start: float) -> Reply:
+        """What stands for the reply of a client that did not answer in time."""
+        return self.failed(client, "late", f"no reply within {deadline_s:.0f} s", start)
+
+    def failed(self, client: str, failure: str, detail: str, start: float) -> Reply:
+        """What stands for a reply that never came."""
         return self._reply(client, b"", failure, detail, start)
 
     def _reply(self, client: str, data: bytes, failure: str, detail: str, start: float) -> Reply:

@@ -37,11 +37,14 @@ class Intake:
         copies: Copies | None = None,
         withheld: bool = False,
         bodies: BodyCopies | None = None,
+        share: float = 1.0,
     ) -> None:
         """`withheld`: under privacy nothing counts that a client says of its rows beside its update.
 
         `bodies`: the clients' copies of a body; each update is joined with its client's, or does not count.
+        `share`: how much of each delta counts, while its weight stays what it is.
         """
+        self._share = share
         self._bodies = bodies
         self._task = task
         self._expected = expected
@@ -101,6 +104,8 @@ class Intake:
         if self._bodies:
             delta = {**delta, **self._bodies.take(self._task.run, self._task.round, reply.client)}
             check_delta(delta, shapes_of(delta), self._section)
+        if self._share != 1.0:
+            delta = {name: (tensor.double() * self._share).float() for name, tensor in delta.items()}
         weight = weigh(message.examples, self._section)
         self._aggregator.add(Contribution(reply.client, delta, weight, expected.slots, message.control))
         if self._copies:

@@ -11,6 +11,7 @@ from fedtune.runs.record import RoundRecord
 from fedtune.runs.world import parts_of, world_of
 from fedtune.state import State
 from server.best import is_better, score_of
+from server.under_way import PART, UnderWay, read_under_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Position:
     """Rounds in a row that had too few updates."""
     clock_s: float | None = None
     """What the virtual clock says; None where none runs."""
+    holders: tuple[str, ...] = ()
+    """On a virtual clock: who holds the broadcast factors, and need not wait for them again."""
+    under_way: UnderWay = field(default_factory=UnderWay)
+    """On a virtual clock: the clients at work in asynchronous rounds."""
 
     def after(self, record: RoundRecord, world: Global, recipe: Recipe) -> "Position":
         """The position after one more round."""
@@ -54,7 +59,12 @@ def keep(folder: RunFolder, position: Position, record: RoundRecord) -> None:
     }
     if position.clock_s is not None:
         extra["clock_s"] = position.clock_s
-    checkpoint = Checkpoint(position.round, world.state, position.shared, extra, record.best, parts_of(world))
+        if position.holders:
+            extra["holders"] = list(position.holders)
+        if position.under_way.flights:
+            extra["under_way"] = position.under_way.as_json()
+    parts = {**parts_of(world), PART: position.under_way.tensors()}
+    checkpoint = Checkpoint(position.round, world.state, position.shared, extra, record.best, parts)
     folder.finish_round(record, checkpoint)
 
 
@@ -63,7 +73,7 @@ def find(folder: RunFolder) -> Position | None:
     checkpoint = folder.rewind()
     if checkpoint is None:
         return None
-    best = checkpoint.extra["best"]
+    best, said = checkpoint.extra["best"], checkpoint.extra.get("under_way")
     return Position(
         round=checkpoint.round,
         world=world_of(checkpoint),
@@ -72,4 +82,6 @@ def find(folder: RunFolder) -> Position | None:
         stale=int(checkpoint.extra["stale"]),
         failed=int(checkpoint.extra["failed"]),
         clock_s=checkpoint.extra.get("clock_s"),
+        holders=tuple(checkpoint.extra.get("holders", ())),
+        under_way=read_under_way(said, checkpoint.parts.get(PART, {})) if said else UnderWay(),
     )

@@ -1,5 +1,6 @@
 """The bytes that a round sends: encoded once for all clients that get the same, with what each is known to hold."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fedtune.adapters.shift import NO_SHIFT
@@ -116,6 +117,15 @@ class Tasking:
             known.has_factors, known.shift_key, known.state = True, self._shift.key, self._state
             known.rank = rank or known.rank
             known.entry = known.offered
+
+    def holders(self) -> tuple[str, ...]:
+        """The clients that are known to hold the broadcast factors, sorted; none where none are broadcast."""
+        return tuple(sorted(name for name, known in self._clients.items() if known.has_factors and self._shared))
+
+    def recall(self, holders: Iterable[str]) -> None:
+        """Know again who holds the broadcast factors."""
+        for client in holders:
+            self._client(client).has_factors = True
 
     def _client(self, client: str) -> _Client:
         return self._clients.setdefault(client, _Client())

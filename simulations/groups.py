@@ -45,10 +45,12 @@ def singly(jobs: Jobs) -> list[Jobs]:
 class Grouped:
     """A workplace of this process that is handed the same groups as workers are: the replies are the same bytes."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, cut: Cut = groups) -> None:
+        """`cut` says which jobs are handed out together."""
         self._answers = answers
+        self._cut = cut
 
     def answer_all(self, jobs: Jobs) -> Iterator[bytes]:
         """The replies, in order."""
-        for group in groups(jobs):
+        for group in self._cut(jobs):
             yield from self._answers.answer_all(group)

@@ -14,6 +14,8 @@ def sharing(recipe: Recipe, clients: int, room: Room = USUAL) -> str:
 
     `room` is for what is kept of rows.
     """
+    if recipe.federation.buffer:
+        return _turns("in asynchronous rounds each begins and ends when it does", room)
     size = group_size(min(recipe.federation.clients_per_round or clients, clients))
     home, private = resident(recipe), recipe.privacy.unit == "example"
     reason = fits(home, drops=not private)

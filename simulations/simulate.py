@@ -1,17 +1,20 @@
 """Simulate a recipe: the coordinator's ServerApp over the cohort Grid, in this process."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
 from flwr.app import Context, RecordDict
 
 from fedtune.data.table import with_labels
+from fedtune.errors import RunError
 from fedtune.recipe import Recipe
+from fedtune.runs.folder import RunFolder
 from fedtune.split.copies import BodyCopies
 from fedtune.split.local import body_copies
 from fedtune.training.device import choose_device
+from fedtune.training.resident import resident
 from server.app import make_app, run_config, run_folder
 from server.listener import Listener
 from simulations.bodies import BodiesAlong
@@ -19,7 +22,7 @@ from simulations.cluster.connect import connected, machines_of
 from simulations.cluster.hire import actors_for, hire
 from simulations.cohort import CohortGrid, work_with
 from simulations.devices.make import make_devices
-from simulations.groups import Answers, Grouped
+from simulations.groups import Answers, Grouped, cut_of
 from simulations.keeping import room_of
 from simulations.place import Place, kept_in
 from simulations.population import Population
@@ -45,6 +48,11 @@ def simulate(
     rows (`simulations.keeping`); on a CPU the result does not depend on them either. `ray` is the address of a Ray
     cluster (`simulations.cluster`) whose machines they are on, None for forks of this process.
     """
+    if recipe.federation.buffer and not recipe.simulation.active:
+        raise RunError(
+            "federation.buffer lets clients work at their own pace, and without [simulation] they have none; set "
+            "simulation.rows_per_s, for example 1.0, or take buffer out"
+        )
     with ExitStack() as stack:
         cluster = None if ray is None else stack.enter_context(connected(ray))
         device = choose_device(recipe.training.device)
@@ -53,6 +61,8 @@ def simulate(
             torch.set_num_threads(1)  # before any other use of torch: threads do not survive the fork
         recipe = with_labels(recipe)
         population, copies = Population.of(recipe), body_copies(recipe)
+        if resume:
+            _recall_factors(recipe)
         if cluster is not None:
             count = actors_for(cluster, recipe, workers, len(population.names))
         machines = 1 if cluster is None else machines_of(cluster)
@@ -66,12 +76,24 @@ def simulate(
         else:
             # Loaded before workers are forked, which share its memory.
             place = Place.of(population, copies, keep=kept_in(recipe), room=room, alone=count == 1)
-            answers = stack.enter_context(Workers(place.apart, count)) if count > 1 else Grouped(place.workplace)
+            cut = cut_of(recipe)
+            answers = (
+                stack.enter_context(Workers(place.apart, count, cut)) if count > 1 else Grouped(place.workplace, cut)
+            )
         if copies and not isinstance(answers, Grouped):
             answers = BodiesAlong(answers, copies)
         return run_with(
             recipe, population.names, answers, sizes=population.sizes, resume=resume, listener=listener, copies=copies
         )
+
+
+def _recall_factors(recipe: Recipe) -> None:
+    """Put a run's broadcast factors in place for its virtual clients, who had them when it ended."""
+    kept = None
+    with suppress(RunError):  # nothing was begun; whatever else is wrong, the coordinator says
+        kept = RunFolder.open(Path(recipe.run.folder) / recipe.run.name).checkpoints.latest()
+    if kept is not None and kept.shared:
+        resident(recipe).attached.load_shared(kept.shared)
 
 
 def run_with(

@@ -53,12 +53,16 @@ COUPLED: frozenset[Path] = frozenset(
         ("adapter", "kind"),
         ("data", "holdout_fraction"),
         ("data", "partition", "column"),
+        ("federation", "buffer"),
         ("federation", "clients_per_round"),
+        ("federation", "concurrency"),
         ("federation", "early_stop"),
         ("federation", "evaluate_every"),
         ("federation", "min_clients"),
         ("federation", "min_replies"),
+        ("federation", "max_staleness"),
         ("federation", "over_select"),
+        ("federation", "staleness_exponent"),
         ("model", "labels"),
         ("model", "name"),
         ("model", "task"),
@@ -100,7 +104,25 @@ def recipes(draw: st.DrawFn) -> Recipe:
         _put(values, path, value)
     recipe = Recipe.model_validate(values)
     assume(not broken_rules(recipe))
-    return recipe
+    asynchronous = recipe.model_copy(
+        update={"federation": recipe.federation.model_copy(update=draw(buffers(recipe.federation.min_replies)))}
+    )
+    return recipe if broken_rules(asynchronous) else asynchronous
+
+
+@st.composite
+def buffers(draw: st.DrawFn, least: int) -> dict[str, Any]:
+    """The keys of asynchronous rounds, in which at least so many updates make a model; often none."""
+    if draw(st.booleans()):
+        return {}
+    return {
+        "buffer": least + draw(st.integers(0, 9)),
+        "concurrency": draw(st.integers(0, 99)),
+        "staleness_exponent": draw(st.floats(0, 4)),
+        "max_staleness": draw(st.integers(0, 9)),
+        "clients_per_round": 0,
+        "over_select": 0.0,
+    }
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""The `[federation]` section: who takes part in a round, and how long it waits."""
+"""The `[federation]` section: who takes part in a round, how long it waits, and whether it waits at all."""
 
 from typing import Annotated
 
@@ -32,6 +32,15 @@ class FederationSection(Section):
     """Stop after so many evaluations without a better one; 0 never."""
     max_failed_rounds: int = Field(5, ge=1)
     """Give up after so many rounds in a row with too few replies."""
+    buffer: int = Field(0, ge=0)
+    """Asynchronous rounds (FedBuff): clients work at their own pace, and so many updates make a new model; 0: in each
+    round all train from its model, and the round waits for them."""
+    concurrency: int = Field(0, ge=0)
+    """Of asynchronous rounds: how many clients are at work at any time; 0 for every client that is there."""
+    staleness_exponent: float = Field(0.5, ge=0, le=4)
+    """Of asynchronous rounds: an update that missed s rounds counts 1/(1 + s) to this power; 0: as much as any."""
+    max_staleness: int = Field(0, ge=0)
+    """Of asynchronous rounds: an update that missed more rounds than this is left out; 0: none is."""
     ranks: tuple[RankRule, ...] = ()
     """Clients of smaller rank, as `pattern=rank`: ["hospital-b=4", "*7=2"]. The first pattern that fits a client's name
     counts; the others have `adapter.rank` (of `ravan`: `adapter.heads`)."""

@@ -13,6 +13,7 @@ from fedtune.recipe.problems import Problem
 from fedtune.recipe.recipe import Recipe
 from fedtune.recipe.rule import Rule, check, into
 from fedtune.recipe.rules_aggregation import AGGREGATION_RULES
+from fedtune.recipe.rules_buffer import BUFFER_RULES
 from fedtune.recipe.rules_client import CLIENT_RULES
 from fedtune.recipe.rules_compression import COMPRESSION_RULES
 from fedtune.recipe.rules_example import EXAMPLE_RULES
@@ -308,5 +309,6 @@ ALL_RULES = (
     *SPLIT_RULES,
     *RELEASE_RULES,
     *SIMULATION_RULES,
+    *BUFFER_RULES,
 )
 """Every rule of every file."""

@@ -42,6 +42,9 @@ class ClientRecord(_Record):
     """The same to the body."""
     rank: int = 0
     """How many slots of the adapter the client trained, where that was fewer than all."""
+    staleness: int = Field(0, exclude_if=lambda value: not value)
+    """How many new models there were since the one that the client was sent; 0, and not written, where it was the
+    newest."""
 
     @property
     def sent(self) -> int:
