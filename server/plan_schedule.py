@@ -13,7 +13,7 @@ class Schedule:
     population: int
     """Clients in all."""
     clients: float
-    """Clients that a round asks to train; in the mean where privacy draws them."""
+    """Clients that train in a round; in the mean where privacy draws them, the buffer of asynchronous rounds."""
     rounds: int
     evaluated: tuple[int, ...]
     """The rounds after which clients score the state on rows that they hold out."""
@@ -40,7 +40,8 @@ def _clients(recipe: Recipe, plan: Plan | None, population: int) -> float:
         return plan.sampling_rate * population
     if plan is not None and plan.sampler == "separated":
         return population / plan.separation
-    return min(recipe.federation.clients_per_round or population, population)
+    section = recipe.federation
+    return min(section.buffer or section.clients_per_round or population, population)
 
 
 def _evaluated(recipe: Recipe) -> tuple[int, ...]:

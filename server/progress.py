@@ -112,6 +112,8 @@ def _line(record: RoundRecord) -> str:
         parts.append(f"{good}/{len(record.clients)} updates" + ("" if record.aggregated else " (too few: no change)"))
         if record.virtual is not None and (others := outcome_words(record)):
             parts.append(others)
+        if (staleness := record.staleness()) is not None:
+            parts.append(f"staleness {staleness:.1f}")
         parts.append(f"up {bytes_text(record.bytes_up())}")
     if record.train_loss is not None:
         parts.append(f"train loss {record.train_loss:.4f}")

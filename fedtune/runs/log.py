@@ -152,6 +152,7 @@ def _work(record: RoundRecord) -> dict[str, float | None]:
         "round/seconds": record.seconds,
         "round/updates": good,
         "round/without_update": len(record.clients) - good,
+        "round/staleness": record.staleness(),
         "round/virtual_seconds": record.virtual.seconds if record.virtual else None,
         "round/virtual_clock": record.virtual.clock_s if record.virtual else None,
     }

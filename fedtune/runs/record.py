@@ -108,6 +108,11 @@ class RoundRecord(_Record):
         """
         return self.seconds is None
 
+    def staleness(self) -> float | None:
+        """How stale the updates that counted were, in the mean; None where all were to the newest model."""
+        counted = [client.staleness for client in self.clients if client.outcome == "ok"]
+        return sum(counted) / len(counted) if any(counted) else None
+
     def bytes_up(self) -> int:
         """Bytes that all clients sent in this round; 0 where `hides_clients`."""
         return self.other_bytes_up + sum(c.sent for c in self.clients)

@@ -11,6 +11,7 @@ from client.work import Workplace
 from fedtune.errors import RunError
 from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
+from fedtune.runs.log import scalars
 from fedtune.runs.record import ClientRecord
 from fedtune.state import State
 from fedtune.wire import Task, Update, decode
@@ -124,6 +125,7 @@ def test_each_model_is_the_one_before_and_the_buffers_updates_by_rows_and_stalen
     assert entries(folder)[2] == [("client-0", 0), ("client-1", 2)]
     assert len({update.examples for update in place.updates.values()}) > 1
     assert [r.virtual.clock_s for r in folder.rounds() if r.virtual] == [0, 14, 28, 38, 48]
+    assert [scalars(r).get("round/staleness") for r in folder.rounds()] == [None, None, None, 1.0, 0.5]
 
 
 def lasting(path: Path) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ RECIPES = {
     "ef21": ('method="fed-sb"', *BIG, 'compression.upload=["bf16"]', 'compression.feedback="ef21"'),
     "held out rows": ('method="fed-sb"', *BIG, "data.holdout_fraction=0.25"),
     "some of the clients": ('method="fed-sb"', *BIG, "federation.clients_per_round=2", "federation.rounds=6"),
+    "asynchronous": ('method="fed-sb"', *BIG, "federation.buffer=2", "federation.rounds=6"),
 }
 
 
