@@ -26,7 +26,7 @@ from server.roster import Roster
 from server.round import RoundOutcome
 from server.select import select
 from server.tasking import Tasking
-from server.under_way import UnderWay, Version
+from server.under_way import UnderWay
 
 TOO_STALE = "too-stale"
 """The outcome of an update that missed more than `federation.max_staleness` rounds."""
@@ -88,8 +88,7 @@ class BufferedRounds:
 
     def under_way(self) -> UnderWay:
         """What a checkpoint has to keep between two rounds."""
-        versions = {key: Version(task.base, dict(task.state)) for key, task in self._tasks.items()}
-        return UnderWay(self._flights.under_way(), versions)
+        return UnderWay(self._flights.under_way(), {key: task.state for key, task in self._tasks.items()})
 
     def take_up(self, under_way: UnderWay) -> None:
         """Have the clients at work that were when the checkpoint was written, each since it was sent its task.
@@ -99,9 +98,8 @@ class BufferedRounds:
         clock = self._exchange.clock
         if (now := clock.virtual) is None:
             return
-        for key, version in under_way.versions.items():
-            task = self._tasking.task("train", key, Global(version.state))
-            self._tasks[key] = replace(task, base=version.base)
+        for key, state in under_way.models.items():
+            self._tasks[key] = self._tasking.task("train", key, Global(state))
         for flight in under_way.flights:
             clock.go_on_from(flight.sent)
             self._roster.refresh()
@@ -152,7 +150,7 @@ class BufferedRounds:
         )
         record = intake.take(reply, bytes_down=flight.bytes_down)
         self._tasking.heard(flight.client, record.outcome, record.rank)
-        if record.outcome == "needs-factors" and not flight.bytes_up:
+        if record.outcome == "needs-factors" and not flight.bytes_up and flight.client in self._roster.refresh():
             before = replace(flight, bytes_up=record.bytes_up)
             self._flights.send(self._tasking.payloads(task, [flight.client]), flight.round, before=before)
             return None

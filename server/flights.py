@@ -42,8 +42,8 @@ class Flights:
         return len(self._open)
 
     def under_way(self) -> tuple[Flight, ...]:
-        """All that are open, in the order in which they were sent."""
-        return tuple(self._open.values())
+        """All that `next` has not given yet: those whose replies are here, and the open ones as they were sent."""
+        return (*(flight for flight, _ in self._ended), *self._open.values())
 
     def send(self, payloads: Mapping[str, bytes], round_: int, *, before: Flight | None = None) -> None:
         """Have clients begin; `before` is what a client had from us that did not suffice."""

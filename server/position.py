@@ -73,7 +73,7 @@ def find(folder: RunFolder) -> Position | None:
     checkpoint = folder.rewind()
     if checkpoint is None:
         return None
-    best, said = checkpoint.extra["best"], checkpoint.extra.get("under_way")
+    best, flights = checkpoint.extra["best"], checkpoint.extra.get("under_way", ())
     return Position(
         round=checkpoint.round,
         world=world_of(checkpoint),
@@ -83,5 +83,5 @@ def find(folder: RunFolder) -> Position | None:
         failed=int(checkpoint.extra["failed"]),
         clock_s=checkpoint.extra.get("clock_s"),
         holders=tuple(checkpoint.extra.get("holders", ())),
-        under_way=read_under_way(said, checkpoint.parts.get(PART, {})) if said else UnderWay(),
+        under_way=read_under_way(flights, checkpoint.parts.get(PART, {})),
     )

@@ -86,4 +86,4 @@ def test_a_slow_client_holds_nobody_up_over_the_link(
     assert [r.aggregated for r in records] == [False, True, True, True, True]
     assert all(r.other_bytes_down == r.other_bytes_up == 0 and r.virtual is None for r in records)
     assert "under_way" not in folder.checkpoints.latest().extra
-    assert not folder.checkpoints.latest().parts.get("versions")
+    assert not folder.checkpoints.latest().parts.get("models")
