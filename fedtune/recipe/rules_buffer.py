@@ -49,8 +49,8 @@ def _private_buffer(r: Recipe) -> str | None:
     if not r.federation.buffer or r.privacy.unit == "none":
         return None
     return (
-        f'privacy.unit = "{r.privacy.unit}" accounts for rounds whose clients are drawn together, and in asynchronous '
-        f"rounds the fast ones take part more often than the account says; {_OUT}"
+        f'privacy.unit = "{r.privacy.unit}" is accounted for rounds that draw their clients and wait for them, and in '
+        f"asynchronous rounds speed decides who takes part and how often; {_OUT}"
     )
 
 

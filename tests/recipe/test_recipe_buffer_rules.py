@@ -29,7 +29,7 @@ MIXES: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
         "no round would count",
         {"federation.buffer": "5"},
     ),
-    "_private_buffer": (PRIVATE, "more often than the account says", dict.fromkeys(PRIVATE, OPEN)),
+    "_private_buffer": (PRIVATE, "speed decides who takes part", dict.fromkeys(PRIVATE, OPEN)),
     "_buffer_of_another_scheme": (
         {"adapter.kind": '"lora"', "aggregation.scheme": '"fedex"'},
         'take scheme = "mean"',
