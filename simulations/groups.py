@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from fedtune.recipe import Recipe
+
 Jobs = Sequence[tuple[str, bytes]]
 """(client, task) pairs."""
 Cut = Callable[[Jobs], list[Jobs]]
@@ -40,6 +42,14 @@ def groups(jobs: Jobs) -> list[Jobs]:
 def singly(jobs: Jobs) -> list[Jobs]:
     """Each job alone: for those that share nothing."""
     return [[job] for job in jobs]
+
+
+def cut_of(recipe: Recipe) -> Cut:
+    """Which jobs of a recipe share passes.
+
+    In asynchronous rounds none do: who is at work together is not after a resume, and no byte may change by that.
+    """
+    return singly if recipe.federation.buffer else groups
 
 
 class Grouped:

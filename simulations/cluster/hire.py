@@ -13,7 +13,7 @@ from simulations.cluster.actors import Actors
 from simulations.cluster.connect import is_here
 from simulations.cluster.desk import Setup
 from simulations.cluster.prints import print_of
-from simulations.groups import group_size
+from simulations.groups import cut_of, group_size
 from simulations.place import kept_in
 from simulations.population import Population
 
@@ -56,7 +56,7 @@ def hire(ray: Any, recipe: Recipe, population: Population, room: Room) -> Actors
         processes=room.processes,
     )
     needs = {"num_cpus": 0, "num_gpus": 1} if resource_of(ray, recipe) == "GPU" else {"num_cpus": 1}
-    actors = Actors(ray, setup, needs)
+    actors = Actors(ray, setup, needs, cut_of(recipe))
     try:
         actors.check(print_of(population))
     except BaseException:
