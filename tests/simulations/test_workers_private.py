@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedtune.runs.folder import RunFolder
-from simulations.groups import Answers, Jobs
+from simulations.groups import Answers, Cut, Jobs
 from simulations.simulate import simulate
 from simulations.workers import Workers
 from tests.worlds import tiny_recipe, write_rows
@@ -15,8 +15,8 @@ from tests.worlds import tiny_recipe, write_rows
 class Changing:
     """Two forks that take turns: neither sees the entries of the ledger that the other is shown."""
 
-    def __init__(self, answers: Answers, count: int) -> None:
-        self._forks = [Workers(answers, 1) for _ in range(count)]
+    def __init__(self, answers: Answers, count: int, cut: Cut) -> None:
+        self._forks = [Workers(answers, 1, cut) for _ in range(count)]
         self._turn = 0
 
     def __enter__(self) -> "Changing":
