@@ -23,20 +23,20 @@ LARGEST = 1024
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """How a row of a pass is computed: among `part`, whose rows are kept as (`name`, index in the table)."""
+    """How a row of a pass is computed: as number `at` of `part`, whose rows are kept as (`name`, their number)."""
 
     name: Hashable
-    index: int
+    at: int
     part: Part
 
     @property
     def key(self) -> Hashable:
         """What the row is kept as."""
-        return self.name, self.index
+        return self.key_at(self.at)
 
-    def key_at(self, place: int) -> Hashable:
-        """What the row at a place of `part` is kept as."""
-        return self.name, self.part[1][place]
+    def key_at(self, at: int) -> Hashable:
+        """What a row of `part` is kept as."""
+        return self.name, at
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def sources(parts: Sequence[Part], packed: Packed, *, neighbours: bool) -> list[
 
 
 def _single(name: Hashable, table: Rows, index: int) -> Source:
-    return Source(name, index, (table, (index,)))
+    """Alone, and named by what it says: clients that hold the same text share it."""
+    return Source(name, 0, (table, (index,)))
 
 
 def _together(table: Rows, index: int, *, neighbours: bool) -> Source | None:
@@ -85,4 +86,4 @@ def _together(table: Rows, index: int, *, neighbours: bool) -> Source | None:
         return None
     start = index - index % SIZE
     some = range(start, min(start + SIZE, len(table)))
-    return Source(tuple(table.keys(some)), index, (table, some))
+    return Source(tuple(table.keys(some)), index - start, (table, some))

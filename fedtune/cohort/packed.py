@@ -80,7 +80,7 @@ class PackedPass:
         self._tokens = 0
         self._prompt, self._longer = find_prompt(model) or ("", 0)
         self._positions = positions_of(self._stack, prompted=bool(self._prompt))
-        self._neighbours = _reads_all(resident.recipe)
+        self._neighbours = _needs_neighbours(resident.recipe)
         self.unpruned = why_not_pruned(self._stack, resident.device) if prune else "it was not asked for"
         """Why the last layer computes all tokens; None where it computes those that count."""
         lowest = lowest_layer(resident, self._stack.family)
@@ -240,9 +240,11 @@ def _why_not_kept(resident: Resident, lowest: int | str) -> str | None:
     return None
 
 
-def _reads_all(recipe: Recipe) -> bool:
-    """Does a client read all of its rows in a round? Then what is computed for a row's neighbours is of use."""
-    return recipe.training.steps is None and recipe.privacy.unit != "example"
+def _needs_neighbours(recipe: Recipe) -> bool:
+    """Does a client read all of its rows in a round, and are they nobody else's? Then it is best to compute a row's
+    neighbours with it; a row that many clients hold is best computed once, alone."""
+    reads_all = recipe.training.steps is None and recipe.privacy.unit != "example"
+    return reads_all and recipe.data.partition.scheme != "sampled"
 
 
 def _kept_words(prefix: Prefix, room: Room) -> str:

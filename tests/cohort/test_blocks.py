@@ -82,6 +82,15 @@ def test_where_a_round_reads_some_rows_alone_these_are_computed_alone(section: s
     assert missing(a_pass) == 3
 
 
+def test_clients_that_hold_the_same_texts_share_them() -> None:
+    resident, rows = adapted("bert", first=2), table()
+    sampled = resident.recipe.data.partition.model_copy(update={"scheme": "sampled"})
+    a_pass, view = PackedPass(told(resident, "data", partition=sampled), None), rows.subset([4, 2, 0])
+    a_pass.logits([(rows, [0, 2, 4])])
+    assert_agree(resident, a_pass, [(view, [0, 1, 2]), (rows, [0])])
+    assert missing(a_pass) == 3
+
+
 def test_a_large_table_is_not_cut_into_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "LARGEST", COUNT - 1)
     a_pass, rows = PackedPass(adapted("bert", first=2), None), table()

@@ -166,13 +166,19 @@ def test_who_diverges_is_named_and_touches_nobody(bert: Resident, poison: float)
         assert distance(one.state, other.state) <= 1e-6
 
 
+def every_row(home: Resident) -> Resident:
+    """The same, with no row left to chance."""
+    private = home.recipe.privacy.model_copy(update={"sampling_rate": 1.0})
+    return replace(home, recipe=home.recipe.model_copy(update={"privacy": private}))
+
+
 def test_nothing_is_sent_where_a_frozen_tensor_was_changed(bert: Resident) -> None:
     model = bert.loaded.model
     for name in ("bert.embeddings.word_embeddings.weight", "bert.encoder.layer.1.attention.self.query.B"):
         cohort = [client(bert, "bert", number, 4) for number in range(2)]
         frozen = dict(model.named_parameters()) | dict(model.named_buffers())
         cohort[1] = replace(cohort[1], rows=Meddling(text_rows(4), frozen[name]))
-        results = CohortPrivateStep(bert).train(cohort)
+        results = CohortPrivateStep(every_row(bert)).train(cohort)
         for _ in cohort:
             with pytest.raises(PrivacyError, match=f"'{name}' was changed"):
                 next(results)
@@ -187,8 +193,7 @@ def end(results: Any) -> LocalResult | Exception:
 
 def test_a_torn_row_is_its_clients_own_trouble_and_nothing_is_left_behind(bert: Resident) -> None:
     model = bert.attached.model
-    private_ = bert.recipe.privacy.model_copy(update={"sampling_rate": 1.0})
-    step = CohortPrivateStep(replace(bert, recipe=bert.recipe.model_copy(update={"privacy": private_})))
+    step = CohortPrivateStep(every_row(bert))
     before = dict(model.named_modules()), [m.training for m in model.modules()], torch.get_rng_state().tolist()
     cohort = [client(bert, "bert", number, 4) for number in range(3)]
     cohort[1] = replace(cohort[1], rows=ListRows([*text_rows(1).examples, {"input_ids": [4], "labels": "oops"}]))
