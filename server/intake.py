@@ -98,9 +98,12 @@ class Intake:
         seed = derive_seed(self._seed, "upload", round_=self._task.round, client=reply.client)
         sent = self._pipeline.decode(message.tensors, expected.shapes, seed=seed)
         check_delta(sent, expected.shapes, self._section)
-        delta = self._copies.delta(reply.client, sent, message.feedback_round) if self._copies else sent
-        check_delta(delta, expected.shapes, self._section)
-        check_delta(message.control, expected.control, self._section)
+        delta = sent
+        if self._copies:
+            delta = self._copies.delta(reply.client, sent, message.feedback_round)
+            check_delta(delta, expected.shapes, self._section)
+        if message.control or expected.control:
+            check_delta(message.control, expected.control, self._section)
         if self._bodies:
             delta = {**delta, **self._bodies.take(self._task.run, self._task.round, reply.client)}
             check_delta(delta, shapes_of(delta), self._section)

@@ -11,6 +11,7 @@ from fedtune.runs.kept import Keep
 from fedtune.split.copies import BodyCopies
 from fedtune.split.local import local_bodies
 from simulations.bodies import BodiesApart
+from simulations.freed import keep_freed
 from simulations.groups import Answers
 from simulations.population import Population
 
@@ -30,6 +31,7 @@ class Place:
         `copies` are those of the body that they train, if any, `keep` is the folder of what they keep to themselves,
         `room` is for what is kept of rows; `alone` where no other process answers for these clients.
         """
+        keep_freed()
         recipe = population.recipe
         bodies = local_bodies(recipe, copies) if recipe.split.active else None
         heads = None if alone else PassingHeads()

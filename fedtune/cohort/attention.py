@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from fedtune.cohort.places import Places
+from fedtune.cohort.places import Index, Places
 
 NAME = "fedtune_rows"
 """What transformers knows this attention by."""
@@ -25,7 +25,7 @@ def attend(
 ) -> torch.Tensor:
     """(M, H, D) from queries (M, H, D), and keys and values (N, H', D) with H' a divisor of H; rows apart."""
     heads = query.shape[1]
-    q, k, v = _spread(query, places.queries), _spread(key, places.keys), _spread(value, places.keys)
+    q, k, v = spread(query, places.queries), spread(key, places.keys), spread(value, places.keys)
     sizes_q = [group.rows * group.queries for group in places.groups]
     sizes_k = [group.rows * group.keys for group in places.groups]
     outputs = []
@@ -42,10 +42,22 @@ def attend(
             is_causal=causal and mask is None and group.queries > 1,
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))
-    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    if places.queries is None:
-        return joined
-    gathered: torch.Tensor = _Gather.apply(joined, places.queries[1])  # type: ignore[no-untyped-call]
+    return gather(outputs[0] if len(outputs) == 1 else torch.cat(outputs), places.queries)
+
+
+def spread(x: torch.Tensor, index: Index | None) -> torch.Tensor:
+    """(P, …) of (N, …): what stands at each padded place, as `Places` has it."""
+    if index is None:
+        return x
+    padded: torch.Tensor = _Scatter.apply(x, *index)  # type: ignore[no-untyped-call]
+    return padded
+
+
+def gather(x: torch.Tensor, index: Index | None) -> torch.Tensor:
+    """(N, …) of (P, …): without the padding."""
+    if index is None:
+        return x
+    gathered: torch.Tensor = _Gather.apply(x, index[1])  # type: ignore[no-untyped-call]
     return gathered
 
 
@@ -126,13 +138,6 @@ class _Gather(torch.autograd.Function):
         (gradient,) = gradients
         spread = gradient.new_zeros(ctx.places, *gradient.shape[1:])
         return spread.index_copy_(0, ctx.saved_tensors[0], gradient), None
-
-
-def _spread(x: torch.Tensor, index: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
-    if index is None:
-        return x
-    spread: torch.Tensor = _Scatter.apply(x, *index)  # type: ignore[no-untyped-call]
-    return spread
 
 
 def _rows(x: torch.Tensor, rows: int, heads: int) -> torch.Tensor:

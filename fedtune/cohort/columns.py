@@ -59,6 +59,12 @@ class Columns:
         """The trained tensors."""
         return tuple(name for group in self.groups for name in group.names)
 
+    def views(self, rows_KP: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Every tensor of each row of a matrix with these columns, (K, *shape) by name, as views."""
+        places = self.places.items()
+        parts = torch.split(rows_KP, [math.prod(shape) for _, (_, shape) in places], dim=1)
+        return {name: part.view(len(rows_KP), *shape) for (name, (_, shape)), part in zip(places, parts, strict=True)}
+
     def view(self, rows_KP: torch.Tensor, name: str) -> torch.Tensor:
         """One tensor of each row of a matrix with these columns, (K, *shape), as a view."""
         start, shape = self.places[name]

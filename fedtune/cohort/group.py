@@ -44,12 +44,20 @@ def alike(cohort: Sequence[Assignment], positions: Iterable[int]) -> list[list[i
 
 
 def fill(items: Sequence[Item], most: int, most_items: int = sys.maxsize) -> Iterator[list[Item]]:
-    """The items in passes of up to `most` tokens, rows of like length together; one that is larger goes alone."""
+    """The items in passes of up to `most` tokens, rows of like length together; one that is larger goes alone.
+
+    Where one pass holds them all, they keep their order.
+    """
+    if items and len(items) <= most_items and sum(item.tokens for item in items) <= most:
+        yield list(items)
+        return
     chosen: list[Item] = []
+    tokens = 0
     for item in sorted(items, key=lambda item: item.longest):
-        if chosen and (len(chosen) == most_items or sum(other.tokens for other in chosen) + item.tokens > most):
+        if chosen and (len(chosen) == most_items or tokens + item.tokens > most):
             yield chosen
-            chosen = []
+            chosen, tokens = [], 0
         chosen.append(item)
+        tokens += item.tokens
     if chosen:
         yield chosen

@@ -15,6 +15,7 @@ from fedtune.adapters.side_layer import SideLayer
 from fedtune.cohort.each import each_linear, each_one
 from fedtune.cohort.lane import Lane
 from fedtune.cohort.layout import Spans
+from fedtune.cohort.maps import Path
 
 
 class CohortModule(nn.Module):
@@ -24,6 +25,10 @@ class CohortModule(nn.Module):
         super().__init__()
         self.alone = alone
         self._lane = lane
+
+    def path(self) -> Path | None:
+        """The matrices of what is added to the base layer, for the pass that is under way; None where it is more."""
+        return None
 
 
 class CohortLayer(CohortModule):
@@ -52,6 +57,11 @@ class CohortLora(CohortLayer):
         super().__init__(alone, lane)
         self._a, self._b, self._scale = a, b, scale
 
+    def path(self) -> Path:
+        """Aₖ, then scale·Bₖ."""
+        a = self._lane.tensors[self._a] if isinstance(self._a, str) else self._a
+        return a, self._scale * self._lane.tensors[self._b]
+
     def flat(self, x_TN: torch.Tensor, spans: Spans) -> torch.Tensor:
         """(T, N) to (T, M)."""
         y_TM: torch.Tensor = base_of(self.alone)(x_TN)
@@ -70,6 +80,10 @@ class CohortSquare(CohortLayer):
         super().__init__(alone, lane)
         self._side, self._square = alone, square
 
+    def path(self) -> Path | None:
+        """A, Rₖ, then B."""
+        return self._side.A, self._lane.tensors[self._square], self._side.B
+
     def flat(self, x_TN: torch.Tensor, spans: Spans) -> torch.Tensor:
         """(T, N) to (T, M)."""
         y_TM: torch.Tensor = self._side.base_layer(x_TN)
@@ -87,6 +101,9 @@ class CohortRavan(CohortSquare):
     def __init__(self, alone: SideLayer, lane: Lane, squares: str, scales: str) -> None:
         super().__init__(alone, lane, squares)
         self._scales = scales
+
+    def path(self) -> None:
+        """It adds several."""
 
     def between(self, z_TQ: torch.Tensor, spans: Spans) -> torch.Tensor:
         """sₖᵢ·Hₖᵢ·zᵢ for each head: (T, Q) to (T, Q)."""

@@ -13,7 +13,7 @@ from fedtune.cohort.outcomes import Outcome
 from fedtune.cohort.place import in_place
 from fedtune.cohort.works import Works
 from fedtune.state import State
-from fedtune.training.adjust import Adjust, adjustments
+from fedtune.training.adjust import Adjust, adjustments, is_adjusted
 from fedtune.training.base import Assignment, LocalResult
 from fedtune.training.forward import count_targets
 from fedtune.training.loop import FINITE_EVERY, diverged
@@ -70,7 +70,7 @@ class _Course:
 
     def _client(self, row: int, assignment: Assignment) -> _Client:
         training, rows = self._training, len(assignment.rows)
-        steered = self._stacks.steered(row)
+        steered = self._stacks.steered(row) if is_adjusted(assignment, proximal=training.proximal) else {}
         return _Client(
             row,
             assignment,
@@ -157,7 +157,7 @@ class _Course:
         ]
 
     def _outcome(self, client: _Client, state: State, loss: float, seconds: float) -> Outcome:
-        if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        if not bool(torch.cat([tensor.flatten() for tensor in state.values()]).isfinite().all()):
             return diverged(self._resident, client.assignment, "weights are", client.total)
         groups = zip(self._stacks.columns.groups, client.rates, strict=True)
         moved = {name: rate for group, rate in groups for name in group.names}

@@ -75,7 +75,7 @@ class PackedPass:
         """
         self._resident, self._lane, self._room = resident, lane, room
         model: Any = resident.attached.model
-        self._stack = Stack(model, family_of(model.config))
+        self._stack = Stack(model, family_of(model.config), one_token=not resident.bf16)
         self._configs = configs_of(model)
         self._tokens = 0
         self._prompt, self._longer = find_prompt(model) or ("", 0)
@@ -205,15 +205,15 @@ class PackedPass:
 
     def _shares(self) -> tuple[float, float]:
         """What a token costs that is not read, and one that is beside that; 1 for one that goes through all layers."""
-        layers, written = len(self._stack.layers), 3
-        usable = self._prefix is not None and self._prefix.usable
-        first = self._prefix.layer if usable and self._prefix is not None else 0
-        known = len(self._prefix.projections) if usable and self._prefix is not None else 0
-        each, read = (layers - first) * LAYER - known * PROJECTION, 0
+        layers = len(self._stack.layers)
+        prefix = self._prefix if self._prefix is not None and self._prefix.usable else None
+        first, known = (prefix.layer, prefix.projections) if prefix is not None else (0, ())
+        each, read = (layers - first) * LAYER, 0
         if self.unpruned is None and first < layers:
-            moved = LAYER - (written - 1) * PROJECTION
-            each, read = each - moved, moved
-            each += PROJECTION if known and first == layers - 1 else 0
+            of_all = 0 if self._stack.mixes else 2
+            each, read = each - LAYER + of_all * PROJECTION, LAYER - of_all * PROJECTION
+            known = known[1:] if first == layers - 1 else known  # of the read tokens alone
+        each -= len(known) * PROJECTION
         return max(each, PROJECTION) / (layers * LAYER), read / (layers * LAYER)
 
     @property

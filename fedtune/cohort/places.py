@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Index = tuple[torch.Tensor, torch.Tensor]
+"""(P,) what stands in each padded place, and (N,) the padded place of each."""
 SHORTER = 0.7
 """Rows are padded together, inside attention alone, down to this share of the longest one's length."""
 
@@ -40,9 +42,9 @@ class Places:
     """
 
     groups: tuple[Group, ...]
-    queries: tuple[torch.Tensor, torch.Tensor] | None
-    """(P,) the query in each padded place, and (M,) the padded place of each query; None where both are 0, 1, 2, …"""
-    keys: tuple[torch.Tensor, torch.Tensor] | None
+    queries: Index | None
+    """None where both are 0, 1, 2, …"""
+    keys: Index | None
     """The same for keys."""
 
     @classmethod
@@ -86,7 +88,7 @@ def _padded(rows: Ints, counts: Ints) -> tuple[Ints, Flags]:
     return places, steps < counts[rows][:, None]
 
 
-def _index(padded: Sequence[tuple[Ints, Flags]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _index(padded: Sequence[tuple[Ints, Flags]], device: torch.device) -> Index | None:
     index = np.concatenate([places.ravel() for places, _ in padded])
     own = np.concatenate([flags.ravel() for _, flags in padded])
     if own.all() and (index == np.arange(len(index))).all():

@@ -15,10 +15,11 @@ from fedtune.cohort.attention import rows_apart
 from fedtune.cohort.blocks import Source
 from fedtune.cohort.cache import Kept, RowCache
 from fedtune.cohort.lowest import holds_trained, touches
+from fedtune.cohort.mapped import frozen_part
 from fedtune.cohort.pack import Positions, pack
 from fedtune.cohort.stream import Stream
 from fedtune.cohort.tail import Stack
-from fedtune.cohort.written import WRITTEN, frozen_part
+from fedtune.cohort.written import WRITTEN
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +150,8 @@ class Prefix:
         layers, written = self._stack.layers, WRITTEN.get(self._stack.family.name)
         if written is None or self.layer >= len(layers):
             return ()
-        names = (*written.queries, *written.others)
+        without = self._selects and self._stack.mixes
+        names = written.queries if without else (*written.queries, *written.others)
         frozen = {name: frozen_part(layers[self.layer].get_submodule(name)) for name in names}
         norm = [layers[self.layer].get_submodule(written.norm)] if written.norm else []
         if any(holds_trained(module, trained) for module in norm):

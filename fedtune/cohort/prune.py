@@ -2,10 +2,11 @@
 
 import torch
 
+from fedtune.cohort.ask import Ask
 from fedtune.cohort.attention import rows_apart
 from fedtune.cohort.stream import Stream
 from fedtune.cohort.tail import Stack
-from fedtune.cohort.written import WRITTEN, Ask
+from fedtune.cohort.written import WRITTEN
 
 LENGTHS = (5, 3)
 """The rows that it is tried on."""

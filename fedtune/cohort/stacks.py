@@ -31,8 +31,8 @@ class Stacks:
 
     def of(self, client: int) -> dict[str, torch.Tensor]:
         """A client's tensors, trained or not, as views of its row."""
-        row_1P = self.values_KP[client : client + 1]
-        return {name: self.columns.view(row_1P, name)[0] for name in self.columns.places}
+        views = self.columns.views(self.values_KP[client : client + 1])
+        return {name: view[0] for name, view in views.items()}
 
     def steered(self, client: int) -> dict[str, torch.Tensor]:
         """A client's trained tensors as views, each with a view of its gradient as `.grad`."""
@@ -42,26 +42,34 @@ class Stacks:
         return {name: values[name] for name in self.columns.names}
 
     def leaves(self, clients: Sequence[int]) -> dict[str, torch.Tensor]:
-        """What a pass of these clients (a client may be in it twice) works on: copies, (L, *shape) by name.
+        """What a pass of these clients (a client may be in it twice) works on, (L, *shape) by name.
 
-        The trained ones require a gradient.
+        The trained ones require a gradient. Nothing is to be written to them; they hold until the next step.
         """
-        rows_LP = self.values_KP.index_select(0, self._index(clients))
-        leaves = {name: self.columns.view(rows_LP, name).detach() for name in self.columns.places}
+        rows_LP = self.values_KP if self._all(clients) else self.values_KP.index_select(0, self._index(clients))
+        leaves = {name: view.detach() for name, view in self.columns.views(rows_LP).items()}
         for name in self.columns.names:
             leaves[name].requires_grad_(True)
         return leaves
 
     def collect(self, clients: Sequence[int], leaves: Mapping[str, torch.Tensor]) -> None:
         """Add the gradients of a pass's leaves to its clients' rows; raises TrainingError where one has none."""
-        index = self._index(clients)
+        index = None if self._all(clients) else self._index(clients)
         for name in self.columns.names:
             gradient = leaves[name].grad
             if gradient is None:
                 raise TrainingError(f"{name!r} has no part in what the model predicts")
             start = self.columns.places[name][0]
             flat_LS = gradient.reshape(len(clients), -1)
-            self.gradients_KQ[:, start : start + flat_LS.shape[1]].index_add_(0, index, flat_LS)
+            sums_KS = self.gradients_KQ[:, start : start + flat_LS.shape[1]]
+            if index is None:
+                sums_KS += flat_LS
+            else:
+                sums_KS.index_add_(0, index, flat_LS)
+
+    def _all(self, clients: Sequence[int]) -> bool:
+        """Are these all clients, in order?"""
+        return list(clients) == list(range(len(self.values_KP)))
 
     def _index(self, clients: Sequence[int]) -> torch.Tensor:
         return torch.tensor(clients, device=self.values_KP.device)

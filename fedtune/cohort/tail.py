@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedtune.cohort.ask import Ask
+from fedtune.cohort.mapped import alone, maps_of
 from fedtune.cohort.stream import Stream
-from fedtune.cohort.written import WRITTEN, Ask
+from fedtune.cohort.written import WRITTEN
 from fedtune.split.body import bare
 from fedtune.split.family import Family
 from fedtune.split.views import PassOn, view
@@ -24,6 +26,8 @@ class Stack:
 
     model: Any
     family: Family
+    one_token: bool = True
+    """May the last layer do without keys and values, where one token a row is read of it?"""
 
     @property
     def base(self) -> nn.Module:
@@ -41,6 +45,16 @@ class Stack:
         """The model's layers as they are now."""
         layers: Any = self.base.get_submodule(self.at)
         return layers  # type: ignore[no-any-return]
+
+    @cached_property
+    def mixes(self) -> bool:
+        """Does the last layer do without keys and values, where one token a row is read of it?"""
+        written = WRITTEN.get(self.family.name)
+        if not self.one_token or written is None or not written.mixes or self.family.task == "causal-lm":
+            return False
+        layer = self.layers[-1]
+        dtype = next(p.dtype for p in layer.parameters() if p.is_floating_point())
+        return bool(maps_of([alone(layer.get_submodule(name)) for name in written.others], dtype))
 
     def before(self, layer: int) -> Any:
         """The base model up to the input of a layer: embeddings and the layers before it, all frozen."""
@@ -66,9 +80,10 @@ class Stack:
         layers = list(self.layers)[first or 0 :] or [_Nothing()]
         prune = prune and not isinstance(layers[-1], _Nothing)
         if known or (prune and len(layers) == 1):
-            layers[0] = _Written(layers[0], self.family, Ask.of(stream, read=prune and len(layers) == 1, known=known))
+            ask = Ask.of(stream, read=prune and len(layers) == 1, known=known, one=self.one_token)
+            layers[0] = _Written(layers[0], self.family, ask)
         if prune and not isinstance(layers[-1], _Written):
-            layers[-1] = _Written(layers[-1], self.family, Ask.of(stream, read=True))
+            layers[-1] = _Written(layers[-1], self.family, Ask.of(stream, read=True, one=self.one_token))
         if prune or self.family.task != "image-classification":
             layers[-1] = _Read(layers[-1], stream, self.family, pruned=prune)
         parts: dict[str, nn.Module | None] = {self.at: nn.ModuleList(layers)}

@@ -60,9 +60,9 @@ class Works:
     def read(self, stacks: Stacks, row: int) -> State:
         """A client's tensors as its adapter would give them."""
         attached, values = self.resident.attached, stacks.of(row)
+        parameters = attached.parameters()
         with torch.no_grad():
-            for name, parameter in attached.parameters().items():
-                parameter.copy_(values[name])
+            torch._foreach_copy_(list(parameters.values()), [values[name] for name in parameters])
         return attached.read()
 
 

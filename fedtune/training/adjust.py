@@ -13,6 +13,11 @@ Change = Callable[[list[str], list[torch.Tensor]], None]
 """The same for these names and gradients, of which there is one at least."""
 
 
+def is_adjusted(assignment: Assignment, *, proximal: float) -> bool:
+    """May there be anything to do?"""
+    return bool(proximal or assignment.correction or assignment.slots is not None)
+
+
 def adjustments(
     parameters: Mapping[str, torch.Tensor], assignment: Assignment, axes: Axes, *, proximal: float
 ) -> list[Adjust]:

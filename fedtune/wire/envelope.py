@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -33,6 +34,7 @@ OVERHEAD_BYTES = 34
 _PREFIX = struct.Struct(">4sBBIQ")
 _MAGIC = b"FDTN"
 _CHECKSUM_BYTES = 16
+_NUMPY = frozenset({torch.float32, torch.float64, torch.int8, torch.uint8, torch.int32, torch.int64})
 
 
 class Envelope(NamedTuple):
@@ -47,7 +49,7 @@ def pack(kind: str, header: bytes, tensors: Mapping[str, torch.Tensor]) -> bytes
     """The bytes of one message; `tensors` are contiguous and on the CPU."""
     if len(header) > MAX_HEADER_BYTES:
         raise OversizeMessage(f"a message header of {len(header)} bytes is over the limit of {MAX_HEADER_BYTES}")
-    body = save_tensors(dict(tensors)) if tensors else b""
+    body = _body(tensors) if tensors else b""
     prefix = _PREFIX.pack(_MAGIC, VERSION, KINDS.index(kind), len(header), len(body))
     hasher = hashlib.sha256(prefix)
     hasher.update(header)
@@ -84,6 +86,13 @@ def _lengths(data: bytes) -> tuple[str, int, int]:
     if body_end + _CHECKSUM_BYTES != len(data):
         raise MalformedMessage("a message is cut short or too long: its lengths do not add up")
     return KINDS[kind], header_end, body_end
+
+
+def _body(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The same bytes by either way; NumPy, which has not all of torch's kinds of numbers, takes a third of the time."""
+    if all(tensor.dtype in _NUMPY for tensor in tensors.values()):
+        return save_arrays({name: tensor.detach().numpy() for name, tensor in tensors.items()})
+    return save_tensors(dict(tensors))
 
 
 def _tensors(body: bytes) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save as save_tensors
 
 from fedtune.audit.ledger import Head, Offer
 from fedtune.errors import MalformedMessage, OversizeMessage, ProtocolError
@@ -254,3 +255,9 @@ def test_a_ledger_of_another_format_is_refused():
 
 def an_offer():
     return Offer(head=Head(public_key="ab" * 32, seq=1, hash="cd" * 32, signature="ef" * 64), since=1)
+
+
+@given(state=states)
+def test_the_body_is_the_file_that_safetensors_writes(state):
+    whole = pack("update", b"", state)
+    assert whole[18:-16] == (save_tensors(state) if state else b"")
