@@ -43,9 +43,12 @@ def run(
     from simulations.audit.estimate import seconds_expected
     from simulations.audit.run import Prepared, run_audit
     from simulations.audit.show import attack_bar, show
+    from simulations.sharing import sharing
 
     console = Console()
     prepared = Prepared.of(load_recipe(recipe, overrides), canaries)
+    real = [name for name in prepared.canaries.names if name not in prepared.canaries.coins]
+    console.print(sharing(prepared.recipe, len(real)), highlight=False, soft_wrap=True)
     console.print(f"about {seconds_expected(prepared, workers):.0f} s on this machine", highlight=False)
     with ProgressBars() as bars, attack_bar() as told:
         result, folder = run_audit(prepared, confidence=confidence, workers=workers, listener=bars, told=told)

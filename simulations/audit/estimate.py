@@ -4,15 +4,17 @@ import time
 
 from fedtune.audit.canaries.evidence import gradient_of
 from fedtune.training.resident import resident
+from simulations.audit.probe import SUMS, steps_of
 from simulations.audit.run import Prepared
+from simulations.groups import group_size
 
 _BATCHED = 0.4
 """Of a row's time alone, what it takes among others."""
 
 
 def seconds_expected(prepared: Prepared, workers: int) -> float:
-    """Training passes of all rounds, and the attack's own, each as long as the one that is timed here."""
-    gradients = prepared.canaries.work if prepared.plan.unit == "example" else 0
+    """Training passes of all rounds, the attack's own and the direct tests', each as long as the one timed here."""
+    gradients = prepared.canaries.work + _probed_rows(prepared) if prepared.plan.unit == "example" else 0
     return _one_pass(prepared) * (_BATCHED * _trained_rows(prepared) / workers + gradients)
 
 
@@ -23,6 +25,13 @@ def _one_pass(prepared: Prepared) -> float:
     started = time.perf_counter()
     gradient_of(home, home.initial, batch)
     return time.perf_counter() - started
+
+
+def _probed_rows(prepared: Prepared) -> float:
+    """Rows whose gradients the direct tests take one by one, of as many clients as share passes."""
+    recipe, clients = prepared.recipe, len(prepared.canaries.names)
+    lot = group_size(min(recipe.federation.clients_per_round or clients, clients))
+    return lot * (steps_of(lot) + SUMS) * len(prepared.rows) * prepared.plan.sampling_rate
 
 
 def _trained_rows(prepared: Prepared) -> float:

@@ -16,10 +16,10 @@ from fedtune.recipe import Recipe
 from fedtune.state import State
 from fedtune.training.resident import Resident
 from fedtune.wire import Task
-from simulations.audit.probe import probe
+from simulations.audit.probe import Lot, probe
 from simulations.audit.setting import Released, Side, Told
 from simulations.audit.watched import Watched
-from simulations.groups import Answers
+from simulations.groups import Answers, group_size
 from simulations.population import Population
 
 
@@ -40,14 +40,14 @@ class ExampleCanaries:
         data = {client: population.data(client) for client in self.names}
         self._places = choose_rows({client: len(d.train) for client, d in data.items()}, tuple(self.coins), seed=seed)
         self._rows = {c: self._mixed(d, c, seed) for c, d in data.items()}
-        self._holdouts = {client: d.holdout for client, d in data.items()}
+        self._data = data
         self._updates: dict[int, dict[str, State]] = defaultdict(dict)
         self._hosts = {client for client, _ in self._places.values()}
         self.work = count * recipe.federation.rounds
 
     def data_of(self, client: str, _: Bench) -> ClientData:
         """A client's rows, with the canaries that are in."""
-        return ClientData(self._rows[client], self._holdouts[client])
+        return ClientData(self._rows[client], self._data[client].holdout)
 
     def watch(self, answers: Answers) -> Answers:
         """The answers, with the updates of clients that hold canaries kept."""
@@ -66,9 +66,19 @@ class ExampleCanaries:
         return Side()
 
     def check(self, released: Released) -> tuple[Finding, ...]:
-        """The client's own private step, on the rows of one client, against the plan."""
-        client = max(self._rows, key=lambda name: len(self._rows[name]))
-        return probe(self._home, self._plan, self._rows[client], released.first, client)
+        """The clients' own private step against the plan, beside neighbours where the run has clients share passes."""
+        return probe(self._home, self._plan, self.lot(), released.first)
+
+    def lot(self) -> Lot:
+        """The client with most rows, canaries among them, amid as many neighbours as a simulation hands out with it.
+
+        The neighbours hold their rows as a simulation gives them.
+        """
+        host = max(self._rows, key=lambda name: len(self._rows[name]))
+        size = group_size(min(self._recipe.federation.clients_per_round or len(self.names), len(self.names)))
+        start = max(0, min(self.names.index(host) - size // 2, len(self.names) - size))
+        rows = {name: self._data[name].train for name in self.names[start : start + size]}
+        return Lot({**rows, host: self._rows[host]}, host)
 
     def _mixed(self, data: ClientData, client: str, seed: int) -> CanaryRows:
         mine = {row: self.coins[name] for name, (host, row) in self._places.items() if host == client}

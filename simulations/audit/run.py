@@ -135,9 +135,7 @@ def _conclude(
         ),
         estimates=tuple(EstimateRecord.of(estimate, attack) for attack, estimate in side.estimates),
         claims=_claims(scores, plan, alpha),
-        checks=tuple(
-            CheckRecord(name=f.name, holds=f.holds, p_value=f.p_value, found=f.found) for f in canaries.check(released)
-        ),
+        checks=_checks(canaries.check(released), FOR_CHECKS * (1 - confidence)),
         seconds=time.monotonic() - started,
         versions={"fedtune": __version__, "torch": torch.__version__, "scipy": importlib.metadata.version("scipy")},
     )
