@@ -26,17 +26,18 @@ PATIENCE_S = 60.0
 class Pace(Listener):
     """Lets the slow client answer when the fast one has its third task, and that be answered when the slow one has."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow: str = SLOW) -> None:
+        self._slow = slow
         self.third, self.slow_counted = threading.Event(), threading.Event()
         self.asked_of_fast: list[int] = []
 
     def replied(self, record: ClientRecord, what: str) -> None:
-        if record.client == SLOW:
+        if record.client == self._slow:
             self.slow_counted.set()
 
     def before(self, client: str, round_: int) -> None:
         """A client has this round's task."""
-        if client == SLOW:
+        if client == self._slow:
             assert self.third.wait(PATIENCE_S)
             return
         self.asked_of_fast.append(round_)
