@@ -33,7 +33,10 @@ def actors_for(ray: Any, recipe: Recipe, workers: int | None, clients: int) -> i
     there = int(ray.cluster_resources().get(resource, 0))
     if not 1 <= (workers or 1) <= there:
         raise RunError(f"the Ray cluster has {there} {resource}s, and an actor takes one: ask for fewer with --workers")
-    asked = min(recipe.federation.clients_per_round or clients, clients)
+    section = recipe.federation
+    if section.buffer:  # each is handed out alone
+        return min(workers or there, section.concurrency or clients, clients)
+    asked = min(section.clients_per_round or clients, clients)
     return min(workers or there, -(-asked // group_size(asked)))
 
 

@@ -41,9 +41,13 @@ def digests(recipe: Recipe, **options: Any) -> list[str]:
 
 
 SCAFFOLD = {"training": {"scaffold": True, "optimizer": "sgd", "lr": 0.1}}
+BUFFERED = {
+    "simulation": {"rows_per_s": 2.0, "speed_spread": 0.8},
+    "federation": {"rounds": 3, "buffer": 3, "concurrency": 6, "evaluate_every": 0},
+}
 
 
-@pytest.mark.parametrize("sections", [{}, SCAFFOLD], ids=["plain", "scaffold"])
+@pytest.mark.parametrize("sections", [{}, SCAFFOLD, BUFFERED], ids=["plain", "scaffold", "asynchronous"])
 def test_actors_end_with_the_bytes_of_one_process(
     sections: dict[str, Any], tiny_bert_folder: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +97,8 @@ def test_how_many_actors(tiny_bert_folder: Path, rows: Path, tmp_path: Path, mon
     assert (resource_of(big, recipe), resource_of(big, anywhere)) == ("CPU", "GPU")
     assert (actors_for(big, recipe, None, 100), actors_for(big, recipe, 5, 100)) == (8, 5)
     assert (actors_for(big, recipe, None, 3), actors_for(big, anywhere, None, 100)) == (3, 2)
+    singly = recipe_for(tiny_bert_folder, rows, tmp_path, federation={"buffer": 2, "concurrency": 20})
+    assert (actors_for(big, singly, None, 100), actors_for(big, singly, None, 12)) == (20, 12)
     with pytest.raises(RunError, match=r"^the Ray cluster has 2 GPUs, and an actor takes one: ask for fewer"):
         actors_for(big, anywhere, 3, 100)
     with pytest.raises(RunError, match=r"^the Ray cluster has 0 CPUs"):
