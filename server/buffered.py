@@ -14,9 +14,11 @@ from dataclasses import replace
 from fedtune.aggregation import Aggregator, Frame, Global, make_aggregator
 from fedtune.aggregation.weights import weigh
 from fedtune.compression import make_pipeline
+from fedtune.compression.feedback import feedback_of
 from fedtune.recipe import AggregationSection, FederationSection, Recipe
 from fedtune.runs.record import ClientRecord
 from fedtune.wire import Task
+from server.copies import Copies
 from server.exchange import Exchange, Reply
 from server.expected import Expectation
 from server.flights import Flight, Flights
@@ -50,6 +52,8 @@ class BufferedRounds:
         self._recipe, self._frame = recipe, frame
         self._exchange, self._roster, self._tasking, self._listener = exchange, roster, tasking, listener
         self._pipeline = make_pipeline(recipe.compression)
+        scheme, lossless = recipe.aggregation.scheme, self._pipeline.lossless
+        self._copied = feedback_of(recipe.compression, scheme, lossless=lossless) == "ef21"
         self._flights = Flights(exchange, deadline_s=recipe.federation.deadline_s)
         self._tasks: dict[int, Task] = {}
         """By round, as long as a client works on one."""
@@ -63,13 +67,14 @@ class BufferedRounds:
         self._tasks[round_] = self._tasking.task("train", round_, world)
         aggregator = make_aggregator(self._recipe.aggregation, self._frame)
         aggregator.begin(world, round_)
+        copies = Copies(world) if self._copied else None
         idle = self._idle(round_, there)
         self._listener.asked(round_, section.buffer, "train")
         records: list[ClientRecord] = []
         accepted = 0
         self._fill(round_, idle)
         while accepted < section.buffer and (ended := self._flights.next()):
-            record = self._take(round_, *ended, aggregator)
+            record = self._take(round_, *ended, aggregator, copies)
             if record is not None:
                 records.append(record)
                 accepted += record.outcome == "ok"
@@ -80,7 +85,7 @@ class BufferedRounds:
         self._tasks = {key: task for key, task in self._tasks.items() if key in at_work}
         good = accepted >= section.min_replies
         return RoundOutcome(
-            world=aggregator.finish() if good else world,
+            world=_next(aggregator, copies) if good else world,
             aggregated=good,
             clients=tuple(sorted(records, key=lambda record: record.client)),
             train_loss=_mean_loss(records, self._recipe.aggregation),
@@ -90,16 +95,17 @@ class BufferedRounds:
         """What a checkpoint has to keep between two rounds."""
         return UnderWay(self._flights.under_way(), {key: task.state for key, task in self._tasks.items()})
 
-    def take_up(self, under_way: UnderWay) -> None:
+    def take_up(self, under_way: UnderWay, world: Global) -> None:
         """Have the clients at work that were when the checkpoint was written, each since it was sent its task.
 
-        That needs a virtual clock; over a link clients are asked anew.
+        `world` is the checkpoint's: no copy of a client has moved since, for it moves where its update counts. That
+        needs a virtual clock; over a link clients are asked anew.
         """
         clock = self._exchange.clock
         if (now := clock.virtual) is None:
             return
         for key, state in under_way.models.items():
-            self._tasks[key] = self._tasking.task("train", key, Global(state))
+            self._tasks[key] = self._tasking.task("train", key, Global(state, memory=world.memory))
         for flight in under_way.flights:
             clock.go_on_from(flight.sent)
             self._roster.refresh()
@@ -132,7 +138,9 @@ class BufferedRounds:
         if chosen:
             self._flights.send(self._tasking.payloads(self._tasks[round_], chosen), round_)
 
-    def _take(self, round_: int, flight: Flight, reply: Reply, aggregator: Aggregator) -> ClientRecord | None:
+    def _take(
+        self, round_: int, flight: Flight, reply: Reply, aggregator: Aggregator, copies: Copies | None
+    ) -> ClientRecord | None:
         """The record of a flight that has ended; None where the client was asked again with what it lacked."""
         section, staleness = self._recipe.federation, round_ - flight.round
         if not reply.failure and section.max_staleness and staleness > section.max_staleness:
@@ -146,6 +154,7 @@ class BufferedRounds:
             self._pipeline,
             self._recipe.aggregation,
             seed=self._recipe.run.seed,
+            copies=copies,
             share=share_of(staleness, section),
         )
         record = intake.take(reply, bytes_down=flight.bytes_down)
@@ -156,6 +165,11 @@ class BufferedRounds:
             return None
         self._exchange.bytes_down += flight.bytes_down
         return record.model_copy(update={"staleness": staleness, "bytes_up": flight.bytes_up + record.bytes_up})
+
+
+def _next(aggregator: Aggregator, copies: Copies | None) -> Global:
+    """The next model, with the copies of those whose updates counted."""
+    return copies.after(aggregator.finish()) if copies else aggregator.finish()
 
 
 def _mean_loss(records: Sequence[ClientRecord], section: AggregationSection) -> float | None:

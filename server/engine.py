@@ -167,7 +167,7 @@ class Engine:
         self._set_up()
         self._tasks().recall(position.holders)
         if self._buffered:
-            self._buffered.take_up(position.under_way)
+            self._buffered.take_up(position.under_way, position.world)
         self._listener.noted(f"going on after round {position.round} of {setting.recipe.federation.rounds}")
 
     def _advance(self, position: Position) -> Position | None:

@@ -1,7 +1,10 @@
 """Rules of asynchronous rounds: what needs all updates of one round together, or counts on rounds that wait."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from fedtune.recipe.recipe import Recipe
-from fedtune.recipe.rule import Rule, into
+from fedtune.recipe.rule import Rule, Says, into
 
 BUFFER_RULES: list[Rule] = []
 """In the order of this file."""
@@ -22,17 +25,6 @@ def _options_without_a_buffer(r: Recipe) -> str | None:
     )
 
 
-@refuses("federation.buffer", "federation.clients_per_round", "federation.over_select")
-def _two_ways_to_ask(r: Recipe) -> str | None:
-    f = r.federation
-    if not f.buffer or not (f.clients_per_round or f.over_select):
-        return None
-    return (
-        "federation.buffer closes a round after so many updates, and federation.concurrency says how many clients work "
-        f"meanwhile: take clients_per_round and over_select out, or {_OUT}"
-    )
-
-
 @refuses("federation.buffer", "federation.min_replies")
 def _more_replies_than_the_buffer(r: Recipe) -> str | None:
     f = r.federation
@@ -44,100 +36,92 @@ def _more_replies_than_the_buffer(r: Recipe) -> str | None:
     )
 
 
-@refuses("federation.buffer", "privacy.unit")
-def _private_buffer(r: Recipe) -> str | None:
-    if not r.federation.buffer or r.privacy.unit == "none":
-        return None
-    return (
-        f'privacy.unit = "{r.privacy.unit}" is accounted for rounds that draw their clients and wait for them, and in '
-        f"asynchronous rounds speed decides who takes part and how often; {_OUT}"
-    )
+@dataclass(frozen=True, slots=True)
+class _Clash:
+    """Something else that a recipe with a buffer may not ask for."""
+
+    keys: tuple[str, ...]
+    asks: Callable[[Recipe], bool]
+    why: str
+    """With `{r}` for the recipe."""
+    way: str = ""
+    """Out of it, beside taking the buffer out; empty where there is none."""
 
 
-@refuses("federation.buffer", "aggregation.scheme")
-def _buffer_of_another_scheme(r: Recipe) -> str | None:
-    if not r.federation.buffer or r.aggregation.scheme == "mean":
-        return None
-    return (
-        f'aggregation.scheme = "{r.aggregation.scheme}" works on the adapters of one round, and in asynchronous rounds '
-        f'updates are differences to several models; take scheme = "mean" (Fed-SB, FFA-LoRA, RAVAN, FedIT), or '
-        f"{_OUT}"
-    )
-
-
-@refuses("federation.buffer", "aggregation.rule", "aggregation.before_rule")
-def _buffer_with_a_rule(r: Recipe) -> str | None:
-    section = r.aggregation
-    if not r.federation.buffer or (section.rule == "mean" and not section.before_rule):
-        return None
-    return (
+_CLASHES = (
+    _Clash(
+        ("federation.clients_per_round", "federation.over_select"),
+        lambda r: bool(r.federation.clients_per_round or r.federation.over_select),
+        "federation.buffer closes a round after so many updates, and federation.concurrency says how many clients work "
+        "meanwhile",
+        "take clients_per_round and over_select out",
+    ),
+    _Clash(
+        ("privacy.unit",),
+        lambda r: r.privacy.unit != "none",
+        'privacy.unit = "{r.privacy.unit}" is accounted for rounds that draw their clients and wait for them, and in '
+        "asynchronous rounds speed decides who takes part and how often",
+    ),
+    _Clash(
+        ("aggregation.scheme",),
+        lambda r: r.aggregation.scheme != "mean",
+        'aggregation.scheme = "{r.aggregation.scheme}" works on the adapters of one round, and in asynchronous rounds '
+        "updates are differences to several models",
+        'take scheme = "mean" (Fed-SB, FFA-LoRA, RAVAN, FedIT)',
+    ),
+    _Clash(
+        ("aggregation.rule", "aggregation.before_rule"),
+        lambda r: r.aggregation.rule != "mean" or bool(r.aggregation.before_rule),
         "aggregation.rule and before_rule tell bad updates by how they differ from the others of one model, and in "
-        f'asynchronous rounds old updates differ too; set rule = "mean" without before_rule, or {_OUT}'
-    )
-
-
-@refuses("federation.buffer", "aggregation.diagnose")
-def _buffer_diagnosed(r: Recipe) -> str | None:
-    if not r.federation.buffer or not r.aggregation.diagnose:
-        return None
-    return (
+        "asynchronous rounds old updates differ too",
+        'set rule = "mean" without before_rule',
+    ),
+    _Clash(
+        ("aggregation.diagnose",),
+        lambda r: r.aggregation.diagnose,
         "aggregation.diagnose compares the new model with the mean of adapters that began as one, and in asynchronous "
-        f"rounds they begin as several; take diagnose out, or {_OUT}"
-    )
-
-
-@refuses("federation.buffer", "training.scaffold")
-def _buffer_with_scaffold(r: Recipe) -> str | None:
-    if not r.federation.buffer or not r.training.scaffold:
-        return None
-    return (
-        "training.scaffold corrects local steps by control variates of one round, which an old update has outlived; "
-        f"take scaffold out, or {_OUT}"
-    )
-
-
-@refuses("federation.buffer", "split.head_layers")
-def _buffer_of_a_split_model(r: Recipe) -> str | None:
-    if not r.federation.buffer or not r.split.active:
-        return None
-    return f'a split model trains with the coordinator in step; set split.head_layers = "none", or {_OUT}'
-
-
-@refuses("federation.buffer", "federation.ranks")
-def _buffer_of_ranks(r: Recipe) -> str | None:
-    if not r.federation.buffer or not r.federation.ranks:
-        return None
-    return (
-        "federation.ranks averages each slot over those who trained it in a round, and in asynchronous rounds a slot "
-        f"may have been trained by slow clients alone; take ranks out, or {_OUT}"
-    )
-
-
-@refuses("federation.buffer", "compression.download")
-def _buffer_with_encoded_downloads(r: Recipe) -> str | None:
-    if not r.federation.buffer or not r.compression.download:
-        return None
-    return (
+        "rounds they begin as several",
+        "take diagnose out",
+    ),
+    _Clash(
+        ("training.scaffold",),
+        lambda r: r.training.scaffold,
+        "training.scaffold corrects local steps by control variates of one round, which an old update has outlived",
+        "take scaffold out",
+    ),
+    _Clash(
+        ("split.head_layers",),
+        lambda r: r.split.active,
+        "a split model trains with the coordinator in step",
+        'set split.head_layers = "none"',
+    ),
+    _Clash(
+        ("compression.download",),
+        lambda r: bool(r.compression.download),
         "compression.download sends steps from one round's model to the next, and in asynchronous rounds clients are "
-        f"several models apart; take download out, or {_OUT}"
-    )
-
-
-@refuses("federation.buffer", "compression.feedback")
-def _buffer_with_copies(r: Recipe) -> str | None:
-    if not r.federation.buffer or r.compression.feedback != "ef21":
-        return None
-    return (
-        'compression.feedback = "ef21" is for rounds that wait, whose clients all begin with the newest model; take '
-        f'feedback = "classic", or {_OUT}'
-    )
-
-
-@refuses("federation.buffer", "data.holdout_fraction")
-def _buffer_scored_by_clients(r: Recipe) -> str | None:
-    if not r.federation.buffer or not r.data.holdout_fraction:
-        return None
-    return (
+        "several models apart",
+        "take download out",
+    ),
+    _Clash(
+        ("data.holdout_fraction",),
+        lambda r: bool(r.data.holdout_fraction),
         "data.holdout_fraction has clients score each model, for which a round would wait until they are done with "
-        f"their work; set data.test_fraction or test_source in its place, or {_OUT}"
-    )
+        "their work",
+        "set data.test_fraction or test_source in its place",
+    ),
+)
+
+
+def _saying(clash: _Clash) -> Says:
+    def says(r: Recipe) -> str | None:
+        if not r.federation.buffer or not clash.asks(r):
+            return None
+        ways = f"{clash.way}, or {_OUT}" if clash.way else _OUT
+        return f"{clash.why.format(r=r)}; {ways}"
+
+    says.__name__ = f"_buffer_with_{clash.keys[0].partition('.')[2]}"
+    return says
+
+
+for _clash in _CLASHES:
+    refuses("federation.buffer", *_clash.keys)(_saying(_clash))

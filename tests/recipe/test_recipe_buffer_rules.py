@@ -19,7 +19,7 @@ PRIVATE = {
 MIXES: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
     # the rule: what breaks it beside a buffer, a part of the sentence, the way out beside taking the buffer out
     "_options_without_a_buffer": (SYNCHRONOUS | {"federation.max_staleness": "4"}, "set federation.buffer", BUFFER),
-    "_two_ways_to_ask": (
+    "_buffer_with_clients_per_round": (
         {"federation.clients_per_round": "8", "federation.over_select": "0.5"},
         "take clients_per_round and over_select out",
         {"federation.clients_per_round": OPEN, "federation.over_select": OPEN},
@@ -29,32 +29,26 @@ MIXES: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
         "no round would count",
         {"federation.buffer": "5"},
     ),
-    "_private_buffer": (PRIVATE, "speed decides who takes part", dict.fromkeys(PRIVATE, OPEN)),
-    "_buffer_of_another_scheme": (
+    "_buffer_with_unit": (PRIVATE, "speed decides who takes part", dict.fromkeys(PRIVATE, OPEN)),
+    "_buffer_with_scheme": (
         {"adapter.kind": '"lora"', "aggregation.scheme": '"fedex"'},
         'take scheme = "mean"',
         {"aggregation.scheme": '"mean"'},
     ),
-    "_buffer_with_a_rule": (
+    "_buffer_with_rule": (
         {"aggregation.rule": '"median"'},
         "old updates differ too",
         {"aggregation.rule": '"mean"'},
     ),
-    "_buffer_diagnosed": ({"aggregation.diagnose": "true"}, "take diagnose out", {"aggregation.diagnose": "false"}),
+    "_buffer_with_diagnose": ({"aggregation.diagnose": "true"}, "take diagnose out", {"aggregation.diagnose": "false"}),
     "_buffer_with_scaffold": ({"training.scaffold": "true"}, "take scaffold out", {"training.scaffold": "false"}),
-    "_buffer_of_a_split_model": ({"split.head_layers": "1"}, "a split model", {"split.head_layers": '"none"'}),
-    "_buffer_of_ranks": ({"federation.ranks": '["*7=2"]'}, "take ranks out", {"federation.ranks": "[]"}),
-    "_buffer_with_encoded_downloads": (
+    "_buffer_with_head_layers": ({"split.head_layers": "1"}, "a split model", {"split.head_layers": '"none"'}),
+    "_buffer_with_download": (
         {"compression.download": '["int8"]'},
         "take download out",
         {"compression.download": "[]"},
     ),
-    "_buffer_with_copies": (
-        {"compression.upload": '["top-k"]', "compression.feedback": '"ef21"'},
-        'take feedback = "classic"',
-        {"compression.feedback": '"classic"'},
-    ),
-    "_buffer_scored_by_clients": (
+    "_buffer_with_holdout_fraction": (
         {"data.holdout_fraction": "0.2"},
         "set data.test_fraction or test_source",
         {"data.holdout_fraction": "0.0"},
@@ -93,6 +87,8 @@ def test_a_bad_rule_before_the_mean_is_refused_as_the_rule_is() -> None:
         {"adapter.kind": '"full"'},
         {"aggregation.server_optimizer": '"adam"'},
         {"compression.upload": '["ternary", "entropy"]'},
+        {"federation.ranks": '["*7=2"]'},
+        {"compression.feedback": '"ef21"', "compression.upload": '["top-k"]'},
     ],
     ids=lambda keys: next(iter(keys.values())),
 )

@@ -1,24 +1,17 @@
 """Asynchronous rounds on a virtual clock: whose update counts when and how much, and what a resume brings."""
 
-import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client.work import Workplace
 from fedtune.errors import RunError
 from fedtune.recipe import Recipe
 from fedtune.runs.folder import RunFolder
 from fedtune.runs.log import scalars
-from fedtune.runs.record import ClientRecord
-from fedtune.state import State
-from fedtune.wire import Task, Update, decode
-from server.listener import Listener
-from simulations.population import Population
-from simulations.simulate import run_with, simulate
-from tests.worlds import tiny_recipe, write_rows
+from simulations.simulate import simulate
+from tests.server.buffered_runs import BUFFERS, PACES, UNEVEN, StopsInRound, entries, lasting, run_paced, timed_recipe
+from tests.worlds import write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -36,52 +29,9 @@ def recipe(tiny_bert_folder: Path, rows: Path, tmp_path: Path) -> Any:
     """By name, with sections that change any key: a virtual second a row."""
 
     def make(name: str, **sections: dict[str, Any]) -> Recipe:
-        base: dict[str, dict[str, Any]] = {
-            "training": {"steps": 2},
-            "simulation": {"rows_per_s": 1.0},
-            "run": {"name": name, "folder": str(tmp_path), "keep_checkpoints": 9},
-        }
-        for section, values in sections.items():
-            base[section] = {**base.get(section, {}), **values}
-        return tiny_recipe(tiny_bert_folder, rows, tmp_path, **base)
+        return timed_recipe(tiny_bert_folder, rows, tmp_path, name, **sections)
 
     return make
-
-
-class Overheard:
-    """A workplace that keeps the models that it was sent and the updates that it made of them, by round and client."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.population = Population.of(recipe)
-        self._place = Workplace(self.population)
-        self.models: dict[int, State] = {}
-        self.updates: dict[tuple[int, str], Update] = {}
-
-    def answer_all(self, jobs: Sequence[tuple[str, bytes]]) -> Iterator[bytes]:
-        for client, raw in jobs:
-            reply = self._place.answer(client, raw)
-            task, update = decode(raw), decode(reply)
-            assert isinstance(task, Task)
-            assert isinstance(update, Update)
-            self.models[task.round] = task.state
-            self.updates[task.round, client] = update
-            yield reply
-
-
-def run_paced(recipe: Recipe, paces: dict[str, int]) -> tuple[RunFolder, Overheard]:
-    """Run with clients that take so many virtual seconds for a task, whatever their rows."""
-    place = Overheard(recipe)
-    path = run_with(recipe, sorted(paces), place, sizes=lambda client: (paces[client], 0))
-    return RunFolder.open(path), place
-
-
-def entries(folder: RunFolder) -> list[list[tuple[str, int]]]:
-    """Of each round after the first state: who counted, and how stale."""
-    return [[(c.client, c.staleness) for c in r.clients if c.outcome == "ok"] for r in folder.rounds()[1:]]
-
-
-UNEVEN = {"scheme": "sampled", "clients": 3, "rows_per_client": 12, "rows_spread": 0.8}
-PACES = {"client-0": 10, "client-1": 35, "client-2": 14}
 
 
 def buffered(**keys: Any) -> dict[str, Any]:
@@ -100,17 +50,12 @@ def test_a_slow_client_misses_as_many_models_as_the_fast_ones_make(recipe: Any) 
 
 
 def test_each_model_is_the_one_before_and_the_buffers_updates_by_rows_and_staleness(recipe: Any) -> None:
-    """FedBuff in double precision, from the updates as the clients sent them and a schedule worked out by hand.
-
-    Tasks take 10, 35 and 14 s. Two updates make a model: at 14 (0 and 2), at 28 (0 at 24, 2 at 28), at 38 (1 at 35,
-    begun in round 1, and 0 at 38), at 48 (2 at 42, 0 at 48).
-    """
+    """FedBuff in double precision, from the updates as the clients sent them and a schedule worked out by hand."""
     section = buffered(buffer=2, staleness_exponent=0.7)
     run = recipe("hand", data={"partition": UNEVEN}, training={"steps": None}, federation=section)
     folder, place = run_paced(run, PACES)
-    buffers = [[(0, 1), (2, 1)], [(0, 2), (2, 2)], [(0, 3), (1, 1)], [(0, 4), (2, 3)]]
     expected = place.models[1]
-    for round_, buffer in enumerate(buffers, start=1):
+    for round_, buffer in enumerate(BUFFERS, start=1):
         updates = [(place.updates[begun, f"client-{client}"], round_ - begun) for client, begun in buffer]
         total = sum(update.examples for update, _ in updates)
         expected = {
@@ -128,14 +73,20 @@ def test_each_model_is_the_one_before_and_the_buffers_updates_by_rows_and_stalen
     assert [scalars(r).get("round/staleness") for r in folder.rounds()] == [None, None, None, 1.0, 0.5]
 
 
-def lasting(path: Path) -> list[dict[str, Any]]:
-    """What rounds.jsonl says, without this machine's clock."""
-    lines = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("finished_at", "seconds")} for line in lines]
+COPIED = {"upload": ["top-k"], "feedback": "ef21"}
+RANKS = ["client-1=2", "client-2=3"]
 
 
-def test_with_equal_speeds_and_everybody_at_work_the_rounds_are_the_synchronous_ones(recipe: Any) -> None:
-    sections = {"aggregation": {"server_optimizer": "avgm"}, "federation": {"rounds": 3}}
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"compression": COPIED}, {"federation": {"ranks": RANKS}}],
+    ids=["plain", "ef21", "ranks"],
+)
+def test_with_equal_speeds_and_everybody_at_work_the_rounds_are_the_synchronous_ones(
+    recipe: Any, more: dict[str, dict[str, Any]]
+) -> None:
+    sections = {"aggregation": {"server_optimizer": "avgm"}, **more}
+    sections["federation"] = {"rounds": 3, **more.get("federation", {})}
     waiting = simulate(recipe("waiting", **sections))
     sections["federation"] |= {"buffer": 4, "concurrency": 4}
     assert lasting(simulate(recipe("pacing", **sections))) == lasting(waiting)
@@ -155,29 +106,21 @@ DEVICES: dict[str, Any] = {
 }
 
 
-class StopsInRound(Listener):
-    """Ends a run from outside when the second reply of a round has come in."""
-
-    def __init__(self, round_: int) -> None:
-        self._last, self._round, self._replies = round_, 0, 0
-
-    def asked(self, round_: int, clients: int, what: str) -> None:
-        self._round, self._replies = round_, 0
-
-    def replied(self, record: ClientRecord, what: str) -> None:
-        self._replies += 1
-        if (self._round, self._replies) == (self._last, 2):
-            raise KeyboardInterrupt
-
-
-def test_a_run_repeats_resumes_and_shares_its_work_to_the_byte(recipe: Any, rows: Path) -> None:
+@pytest.mark.parametrize(
+    ("compression", "ranks"),
+    [({"upload": ["int8"], "feedback": "classic"}, RANKS), (COPIED, [])],
+    ids=["classic feedback and ranks", "ef21"],
+)
+def test_a_run_repeats_resumes_and_shares_its_work_to_the_byte(
+    recipe: Any, rows: Path, compression: dict[str, Any], ranks: list[str]
+) -> None:
     """With factors that are broadcast, feedback that clients keep, moments, and clients that leave or die."""
     sections = {
         "data": {"partition": {"clients": 9}},
         "adapter": {"init": "public-gradient", "init_source": str(rows)},
-        "compression": {"upload": ["int8"], "feedback": "classic"},
+        "compression": compression,
         "aggregation": {"server_optimizer": "avgm", "server_momentum": 0.5},
-        "federation": {"rounds": 6, "buffer": 3, "concurrency": 5, "deadline_s": 30.0},
+        "federation": {"rounds": 6, "buffer": 3, "concurrency": 5, "deadline_s": 30.0, "ranks": ranks},
         "simulation": DEVICES,
     }
     whole = simulate(recipe("whole", **sections))
