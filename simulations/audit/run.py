@@ -40,7 +40,7 @@ from server.listener import Listener
 from simulations.audit.clients import ClientCanaries
 from simulations.audit.examples import ExampleCanaries
 from simulations.audit.setting import Canaries, Released, Told, audited, untold
-from simulations.groups import Grouped
+from simulations.groups import Grouped, cut_of
 from simulations.population import Population
 from simulations.simulate import run_with
 from simulations.workers import Workers, default_workers
@@ -107,7 +107,8 @@ def _simulate(prepared: Prepared, workers: int | None, listener: Listener | None
     count = default_workers(choose_device(recipe.training.device)) if workers is None else workers
     if count > 1:
         torch.set_num_threads(1)
-    with Workers(prepared.workplace, count) if count > 1 else nullcontext(Grouped(prepared.workplace)) as answers:
+    place, cut = prepared.workplace, cut_of(recipe)
+    with Workers(place, count, cut) if count > 1 else nullcontext(Grouped(place, cut)) as answers:
         return run_with(recipe, prepared.canaries.names, prepared.canaries.watch(answers), listener=listener)
 
 

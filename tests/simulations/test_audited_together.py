@@ -35,8 +35,8 @@ def prepared(tiny_bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Nine clients in lots of five and four."""
     monkeypatch.setattr("simulations.groups.cores", lambda: 1)
     monkeypatch.setattr("server.run.draw_plots", lambda _: {})
-    rows = write_rows(tmp_path / "rows.jsonl", 120)
-    return Prepared.of(recipe_for(tiny_bert_folder, rows, tmp_path / "runs", *LINES), 8)
+    rows = write_rows(tmp_path / "rows.jsonl", 84)
+    return Prepared.of(recipe_for(tiny_bert_folder, rows, tmp_path / "runs", *LINES), 6)
 
 
 def test_a_sound_step_passes_and_is_taken_by_lots_as_a_simulation_hands_them_out(
