@@ -1,11 +1,14 @@
 """Attention of one token a row without keys and values: what attention with them is, in numbers and gradients."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from fedtune.cohort.lane import Lane
+from fedtune.cohort.mapped import maps_of
 from fedtune.cohort.maps import Map
 from fedtune.cohort.one_token import one_token
 from fedtune.cohort.packed import PackedPass
@@ -115,3 +118,14 @@ def test_keys_and_values_of_the_last_layer_are_not_kept_where_nobody_asks_for_th
     assert several is not None
     assert causal is not None
     assert len(several.projections) == len(causal.projections) == 3
+
+
+def test_numbers_of_several_kinds_and_other_layers_have_no_maps() -> None:
+    layer = torch.nn.Linear(MODEL, MODEL)
+    assert len(maps_of([layer, layer], torch.float32)) == 2
+    assert maps_of([layer, torch.nn.Linear(MODEL, MODEL, dtype=torch.bfloat16)], torch.float32) == ()
+    assert maps_of([layer, torch.nn.Bilinear(2, 2, 2)], torch.float32) == ()
+    resident = adapted("bert", first=LAYERS - 1)
+    prefix = PackedPass(replace(resident, bf16=True), Lane())._prefix
+    assert prefix is not None
+    assert len(prefix.projections) == 3
