@@ -12,6 +12,7 @@ from client.local_data import LocalData
 from client.policy.set_up import book_folder, set_up_guard
 from client.split.remote import RETRY_FOR_S, remote_bodies
 from client.work import Workplace
+from fedtune.cohort.room import USUAL, Room, gigabytes, total_memory
 from fedtune.errors import DataError
 from fedtune.runs.kept import Keep, default_folder
 from fedtune.split.base import Body, OpenBody, Share
@@ -26,9 +27,9 @@ _lock = threading.Lock()
 def place(context: Context) -> Workplace:
     """This process's workplace for what its own node configuration names.
 
-    `data` is required; `model`, `keep`, `max-rank`, `policy`, `budget`, `coordinator`, `keys` and `retry-for` are as
-    the options of `fedtune client`; without `coordinator` no split model can be trained. Raises DataError without
-    data, PrivacyError where the policy cannot be read.
+    `data` is required; `model`, `keep`, `max-rank`, `policy`, `budget`, `cache-gb`, `coordinator`, `keys` and
+    `retry-for` are as the options of `fedtune client`; without `coordinator` no split model can be trained. Raises
+    DataError without data, PrivacyError where the policy cannot be read, RunError where there is not so much memory.
     """
     data = context.node_config.get("data")
     if not data:
@@ -51,7 +52,13 @@ def _set_up(config: dict[str, str]) -> Workplace:
         guard=set_up_guard(data, policy, books, coordinator=config.get("coordinator", "")),
         heads=Heads(books / "heads"),
         open_body=_bodies(config),
+        room=_room(config.get("cache-gb", "")),
     )
+
+
+def _room(gb: str) -> Room:
+    """For what is kept of the rows: in memory alone, for they are private."""
+    return Room(gigabytes(float(gb), total_memory())) if gb else USUAL
 
 
 def _bodies(config: dict[str, str]) -> OpenBody | None:

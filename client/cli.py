@@ -26,6 +26,13 @@ import click
     type=click.Path(path_type=Path),
     help="Where it is written down what was spent on data sets; default ~/.local/state/fedtune/budget.",
 )
+@click.option(
+    "--cache-gb",
+    type=float,
+    metavar="GB",
+    help="Memory for what frozen layers make of the rows; 0 keeps nothing. Default a quarter of what is free, shared "
+    "by the cores, or a quarter of what is free on a GPU.",
+)
 @click.option("--insecure", is_flag=True, help="No encryption; loopback only. Needs --name.")
 @click.option("--name", default="", help="Who this is on an --insecure link; with keys the certificate says it.")
 @click.option("--retry-for", default=300.0, show_default=True, metavar="SECONDS", help="How long to try to reach it.")
@@ -38,6 +45,7 @@ def client(
     keep: Path | None,
     policy: Path | None,
     budget: Path | None,
+    cache_gb: float | None,
     insecure: bool,
     name: str,
     retry_for: float,
@@ -62,5 +70,6 @@ def client(
         "keep": str(keep.resolve()) if keep else "",
         "policy": str(policy.resolve()) if policy else "",
         "budget": str(budget.resolve()) if budget else "",
+        "cache-gb": "" if cache_gb is None else str(cache_gb),
     }
     click.echo(stay(coordinator, data, keys=None if insecure else keys, place=place, name=name, retry_for_s=retry_for))

@@ -21,8 +21,8 @@ def stay(
 ) -> str:
     """Work for the coordinator until it says goodbye, and return what it says.
 
-    `place` is this client's own choice of `model`, `max-rank`, `keep`, `policy` and `budget`; empty values are left to
-    the defaults.
+    `place` is this client's own choice of `model`, `max-rank`, `keep`, `policy`, `budget` and `cache-gb`; empty values
+    are left to the defaults.
 
     Raises FedtuneError; also at the end, where the last task did not fit this client's rows or model, so that a client
     that took no part does not look like one that did.

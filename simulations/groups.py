@@ -10,9 +10,9 @@ Jobs = Sequence[tuple[str, bytes]]
 """(client, task) pairs."""
 Cut = Callable[[Jobs], list[Jobs]]
 """Says which jobs are handed out together, in order."""
-A_CORE, ALONE, LARGEST = 2, 8, 32
-"""A round is dealt in two groups a core at least, so that as many workers have something to do; up to eight clients are
-dealt singly. A group's size ends at 32, where passes have long been full and a group's tensors take memory."""
+A_CORE, LARGEST = 2, 32
+"""A round is dealt in two groups a core, so that as many workers have something to do, to the end of the round. A
+group's size ends at 32, where passes have long been full and a group's tensors take memory."""
 
 
 class Answers(Protocol):
@@ -30,7 +30,7 @@ def cores() -> int:
 
 def group_size(clients: int) -> int:
     """How many of a round's clients are handed out together: by their number and the machine, never by the workers."""
-    return 1 if clients <= ALONE else max(1, min(LARGEST, -(-clients // (A_CORE * cores()))))
+    return max(1, min(LARGEST, -(-clients // (A_CORE * cores()))))
 
 
 def groups(jobs: Jobs) -> list[Jobs]:

@@ -14,21 +14,27 @@ def sharing(recipe: Recipe, clients: int, room: Room = USUAL) -> str:
 
     `room` is for what is kept of rows.
     """
-    if recipe.federation.buffer:
-        return _turns("in asynchronous rounds each begins and ends when it does", room)
     size = group_size(min(recipe.federation.clients_per_round or clients, clients))
     home, private = resident(recipe), recipe.privacy.unit == "example"
-    reason = fits(home, drops=not private)
-    if reason is not None:
+    alone = _why_alone(recipe, size)
+    if reason := fits(home, drops=not private) or (alone if private else None):
         return _turns(reason, room)
-    if size == 1:
-        return _turns("a round asks for too few to share passes", room)
+    forward = pass_for(home, Lane(), room)
+    if alone is not None:
+        return "; ".join((_turns(alone), *forward.notes())) if forward.saves else _turns(alone, room)
     whose = "rows of up to {} clients" if private else "up to {} clients"
     apart = ("each row with a gradient of its own",) if private else ()
     first = f"{whose.format(size)} share each pass through the base model"
-    return "; ".join((first, *apart, *pass_for(home, Lane(), room).notes()))
+    return "; ".join((first, *apart, *forward.notes()))
 
 
-def _turns(reason: str, room: Room) -> str:
+def _why_alone(recipe: Recipe, size: int) -> str | None:
+    """Why nobody is beside a client in a pass, whatever the model; None where others are."""
+    if recipe.federation.buffer:
+        return "in asynchronous rounds each begins and ends when it does"
+    return "a round asks for too few to share passes" if size == 1 else None
+
+
+def _turns(reason: str, room: Room = USUAL) -> str:
     unkept = "; training keeps nothing of rows" if room.given else ""
     return f"clients take turns, because {reason}{unkept}"

@@ -42,8 +42,17 @@ class Pass(Protocol):
     that are not finite stay with the client that has them (so no mask may multiply them by zero); nothing is drawn.
     """
 
+    @property
+    def saves(self) -> bool:
+        """Does it compute less than the model's own pass, for one client alone too?"""
+        ...
+
     def begin(self, shift: Shift) -> None:
         """Say what is added to the base weights in the passes that follow: kept results of others are of no use."""
+        ...
+
+    def close(self) -> None:
+        """Forget what is kept of rows; what follows is computed anew, and kept again."""
         ...
 
     def notes(self) -> tuple[str, ...]:

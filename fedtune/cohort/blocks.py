@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedtune.cohort.base import Part
+from fedtune.cohort.cache import PASSING_BYTES
 from fedtune.cohort.keys import text_keys
 from fedtune.cohort.pack import Packed
 from fedtune.data.base import Batch, Rows
@@ -19,6 +20,17 @@ SIZE = 8
 """Neighbours in a table. A short text alone fills no matrix product: eight take less than half of the time."""
 LARGEST = 1024
 """Rows of a table of neighbours; those of a larger one may be gone from the cache before the next is asked for."""
+A_NUMBER = 4
+"""Bytes of a number that is kept, or more."""
+
+
+def most_tokens(numbers: int) -> int:
+    """Tokens of the largest table of neighbours, where so many numbers are kept of each.
+
+    Its rows find room in any case (`PASSING_BYTES`): of long rows of a wide model that had none, eight would be
+    computed each time that one is asked for.
+    """
+    return PASSING_BYTES // (A_NUMBER * numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +76,8 @@ class WholeBatch:
         return {name: tensor[chosen] for name, tensor in self.batched.items()}
 
 
-def sources(parts: Sequence[Part], packed: Packed, *, neighbours: bool) -> list[Source]:
-    """One for each row of a stream; `neighbours` says whether a table's neighbours are computed together."""
+def sources(parts: Sequence[Part], packed: Packed, *, neighbours: int) -> list[Source]:
+    """One for each row of a stream; a table's neighbours are computed together where it has up to so many tokens."""
     rows = [(table, index) for table, indices in parts for index in indices]
     found = [_together(*rows[number], neighbours=neighbours) for number in packed.rows]
     if all(found):
@@ -79,10 +91,12 @@ def _single(name: Hashable, table: Rows, index: int) -> Source:
     return Source(name, 0, (table, (index,)))
 
 
-def _together(table: Rows, index: int, *, neighbours: bool) -> Source | None:
+def _together(table: Rows, index: int, *, neighbours: int) -> Source | None:
     if isinstance(table, WholeBatch):
         return Source(table.digest, index, (table, range(len(table))))
     if not neighbours or not isinstance(table, EncodedRows) or len(table) > LARGEST:
+        return None
+    if int(table.lengths.sum()) > neighbours:
         return None
     start = index - index % SIZE
     some = range(start, min(start + SIZE, len(table)))

@@ -9,7 +9,7 @@ from fedtune.adapters.prompt_place import find_prompt
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.cohort.attention import rows_apart
 from fedtune.cohort.base import Part, Predicted
-from fedtune.cohort.blocks import sources
+from fedtune.cohort.blocks import most_tokens, sources
 from fedtune.cohort.cache import RowCache
 from fedtune.cohort.keys import image_keys
 from fedtune.cohort.lane import Lane
@@ -80,7 +80,6 @@ class PackedPass:
         self._tokens = 0
         self._prompt, self._longer = find_prompt(model) or ("", 0)
         self._positions = positions_of(self._stack, prompted=bool(self._prompt))
-        self._neighbours = _needs_neighbours(resident.recipe)
         self.unpruned = why_not_pruned(self._stack, resident.device) if prune else "it was not asked for"
         """Why the last layer computes all tokens; None where it computes those that count."""
         lowest = lowest_layer(resident, self._stack.family)
@@ -94,6 +93,12 @@ class PackedPass:
             self._prefix = Prefix(
                 self._stack, lowest, cache, trained, self._positions, selects=selects, project=project
             )
+        self._neighbours = _neighbours(resident, self._prefix)
+
+    @property
+    def saves(self) -> bool:
+        """Is something kept or pruned? Rows end to end alone bring one client nothing."""
+        return self._prefix is not None or self.unpruned is None
 
     def begin(self, shift: Shift = NO_SHIFT) -> None:
         """Say what is added to the base weights in the passes that follow."""
@@ -238,6 +243,14 @@ def _why_not_kept(resident: Resident, lowest: int | str) -> str | None:
     if training.steps is None and training.epochs * rounds == 1:
         return "each row is read once"
     return None
+
+
+def _neighbours(resident: Resident, prefix: Prefix | None) -> int:
+    """Up to how many tokens a table may have whose neighbours are computed together; 0: each row is computed alone."""
+    if prefix is None or not _needs_neighbours(resident.recipe):
+        return 0
+    config: Any = resident.attached.model.config
+    return most_tokens(config.hidden_size * (1 + len(prefix.projections)))
 
 
 def _needs_neighbours(recipe: Recipe) -> bool:

@@ -25,8 +25,14 @@ class PlainPass:
         # A causal model that classifies finds a row's last token by this id.
         self._fill = {"input_ids": padding or 0, "labels": IGNORED}
 
+    saves = False
+    """It is the model's own pass."""
+
     def begin(self, shift: Shift) -> None:
         """Nothing is kept between passes."""
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
     def notes(self) -> tuple[str, ...]:
         """Everything is computed."""

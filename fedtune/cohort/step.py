@@ -18,6 +18,7 @@ from fedtune.state import State
 from fedtune.training.base import NOBODY, Assignment, LocalResult, Score
 from fedtune.training.evaluate import plain_outputs, score_rows
 from fedtune.training.loop import train_client
+from fedtune.training.memory import ran_out
 from fedtune.training.resident import Resident
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ class CohortStep:
     """A local step in which many clients' rows go through the frozen base in one pass.
 
     Guarantees: a client's result depends on its assignment alone, up to the rounding of its products: to 1e-6 of what
-    `SequentialStep` makes of it. A client alone, and every client of a model that is not fit for shared passes, is
-    trained as there, bit for bit. Cohorts are cut into lots of a few clients by their order, so that memory does not
-    grow with them; the same cohort gives the same bits.
+    `SequentialStep` makes of it. Every client of a model that is not fit for shared passes is trained as there, bit for
+    bit, and so is one alone where such a pass computes no less for it (`Pass.saves`). Cohorts are cut into lots of a
+    few clients by their order, so that memory does not grow with them; the same cohort gives the same bits.
     """
 
     def __init__(self, resident: Resident, room: Room = USUAL, *, most_tokens: int | None = None) -> None:
@@ -55,11 +56,18 @@ class CohortStep:
     def _lots(self, window: Sequence[Assignment]) -> list[list[int]]:
         return [] if self._works is None else lots(window, self._resident.recipe.training)
 
+    def _gains(self, lot: Sequence[Assignment]) -> bool:
+        """Do these train faster than in turns? One alone does where a step of it computes less."""
+        return len(lot) > 1 or (self._works is not None and self._works.forward.saves and bool(self._lots(lot)))
+
     def _train_lot(self, lot: Sequence[Assignment]) -> list[Outcome]:
-        if self._works is not None and len(lot) > 1:
+        if self._works is not None and self._gains(lot):
             try:
                 return train_lot(self._works, lot)
             except Exception as error:
                 # Whose fault it was, or whether there was too little memory for them all, shows when they take turns.
-                log.warning("%d clients take turns, for a pass that they shared has failed: %s", len(lot), error)
+                who = f"{len(lot)} clients take turns" if len(lot) > 1 else "a client takes the model's own passes"
+                log.warning("%s, for a pass that saves work has failed: %s", who, error)
+                if ran_out(error):
+                    self._works.forward.close()  # what is kept of rows makes room
         return [attempt(lambda share: train_client(self._resident, share), assignment) for assignment in lot]

@@ -18,7 +18,7 @@ STEPS: Mapping[str, Callable[[Resident, Room], LocalStep]] = MappingProxyType(
     {"none": CohortStep, "client": CohortStep, "example": CohortPrivateStep}
 )
 """By `privacy.unit`: under `client` the steps are plain, and the update is clipped as a whole. A client alone takes the
-steps of `SequentialStep`, or of `PrivateStep`."""
+steps of `SequentialStep` where passes can save it nothing; under `example` always those of `PrivateStep`."""
 
 
 def local_step(resident: Resident, open_body: OpenBody | None = None, room: Room = USUAL) -> LocalStep:

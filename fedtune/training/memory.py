@@ -13,13 +13,13 @@ def within_memory(device: torch.device, *, advice: str) -> Iterator[None]:
     """Raise TrainingError, ending in `advice`, where `device` or the machine has no room for what runs inside."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _too_small(device, advice) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # all that the CPU's allocator has for a name
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
             raise
-        raise _too_small(device, advice) from error
+        raise TrainingError(f"{device} ran out of memory; {advice}.") from error
 
 
-def _too_small(device: torch.device, advice: str) -> TrainingError:
-    return TrainingError(f"{device} ran out of memory; {advice}.")
+def ran_out(error: Exception) -> bool:
+    """Was it for want of memory?"""
+    # The sentence is all that the CPU's allocator has for a name.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

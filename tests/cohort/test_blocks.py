@@ -99,6 +99,19 @@ def test_a_large_table_is_not_cut_into_neighbours(monkeypatch: pytest.MonkeyPatc
     assert missing(a_pass) == 3
 
 
+def test_a_table_of_more_tokens_than_surely_find_room_is_not_cut_into_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resident, rows = adapted("bert", first=2), table()
+    numbers = resident.attached.model.config.hidden_size * 4  # hidden states, frozen queries, keys and values
+    for more, expected in ((0, 1), (-1, 2)):
+        monkeypatch.setattr(blocks, "PASSING_BYTES", 4 * numbers * (int(rows.lengths.sum()) + more))
+        a_pass = PackedPass(resident, None)
+        a_pass.logits([(rows, [0])])
+        a_pass.logits([(rows, [1])])
+        assert missing(a_pass) == expected
+
+
 def test_a_batch_is_named_by_what_it_says() -> None:
     rows = table()
     one, same, other = (WholeBatch(rows.batch(some)) for some in ([1, 2], [1, 2], [2, 1]))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fedtune.adapters.shift import NO_SHIFT, Shift
 from fedtune.adapters.slots import mask
 from fedtune.cohort.columns import Columns
+from fedtune.cohort.lot import train_lot
 from fedtune.cohort.stacks import Stacks
 from fedtune.cohort.step import CohortStep
 from fedtune.errors import AdapterError, TrainingError
@@ -109,10 +110,66 @@ def test_neighbours_order_and_budget_change_no_more_than_the_last_digits(homes: 
     assert [digest(one.state) for one in together] == [digest(one.state) for one in again]
 
 
-def test_one_client_is_trained_as_it_always_was_bit_for_bit(homes: dict[str, Resident]) -> None:
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many clients were in each lot that took the shared way."""
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        "fedtune.cohort.step.train_lot", lambda works, lot: sizes.append(len(lot)) or train_lot(works, lot)
+    )
+    return sizes
+
+
+@pytest.mark.parametrize("name", [*HOMES, *(f"prompted {family}" for family in PROMPTED)])
+def test_a_client_alone_ends_where_the_models_own_passes_end(
+    name: str, homes: dict[str, Resident], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = watched(monkeypatch)
+    home = with_training(homes[name], batch_size=2, accumulate=2, lr=1e-2)
+    one = [client(home, name.rpartition(" ")[2], 1, 5)]
+    assert distance(list(CohortStep(home).train(one)), list(SequentialStep(home).train(one))) <= CLOSE
+    assert sizes == [1]
+
+
+def test_a_client_alone_is_trained_bit_for_bit_as_it_always_was_where_nothing_is_saved(
+    homes: dict[str, Resident], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedtune.cohort.packed.why_not_pruned", lambda *_: "the test says so")
+    sizes = watched(monkeypatch)
     home = with_training(homes["bert"], batch_size=2)
     (alone,), (expected,) = (list(step(home).train(five(home)[:1])) for step in (CohortStep, SequentialStep))
     assert digest(alone.state) == digest(expected.state)
+    assert sizes == []
+
+
+def test_a_client_alone_without_a_step_hands_back_what_it_was_given(homes: dict[str, Resident]) -> None:
+    home = homes["bert"]
+    for one in (client(home, "bert", 1, 0), replace(client(home, "bert", 1, 3), trained=())):
+        (left,) = CohortStep(home).train([one])
+        assert (digest(left.state), left.metrics["steps"]) == (digest(one.state), 0.0)
+
+
+QUERY = ("bert.encoder.layer.1.attention.self.query",)
+
+
+def test_rows_of_a_client_alone_are_computed_once_and_make_room_where_memory_ends(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = with_training(build(request, "bert", "lora", targets=QUERY), batch_size=2)
+    step, cohort = CohortStep(home), five(home)[4:]
+    assert step._works is not None
+    (first,) = step.train(cohort)
+    cache = step._works.forward._prefix.cache  # type: ignore[attr-defined]
+    missing = cache.counts.missing
+    (again,) = step.train(cohort)
+    assert digest(again.state) == digest(first.state)
+    assert (cache.counts.missing, len(cache)) == (missing, len(cohort[0].rows))
+    expected = list(SequentialStep(home).train(cohort))
+    assert distance([first], expected) <= CLOSE
+
+    monkeypatch.setattr(Stacks, "collect", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("too large")))
+    assert distance(list(step.train(cohort)), expected) == 0.0
+    assert (len(cache), cache.bytes) == (0, 0)
+    assert "a client takes the model's own passes" in caplog.text
 
 
 def test_nothing_of_the_model_is_changed(homes: dict[str, Resident]) -> None:

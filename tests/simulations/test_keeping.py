@@ -17,6 +17,7 @@ from simulations.sharing import sharing
 from tests.worlds import tiny_recipe, write_rows
 
 CPU = torch.device("cpu")
+PRUNED = "last layer on the class token alone"
 
 
 def test_the_room_is_shared_by_the_processes_and_said(tmp_path: Path) -> None:
@@ -45,9 +46,11 @@ def test_a_folder_that_no_file_can_be_made_in_is_a_sentence(tmp_path: Path) -> N
             room_of(None, folder, processes=1, device=CPU)
 
 
+@pytest.mark.parametrize("clients", [12, 3])
 def test_a_run_ends_with_the_same_bytes_whatever_is_kept(
-    tiny_bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clients: int, tiny_bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Twelve clients share passes by twos, three are each alone."""
     monkeypatch.setattr("simulations.groups.cores", lambda: 4)
     monkeypatch.setattr("server.run.draw_plots", lambda _: None)
     counts: list[Counts] = []
@@ -64,7 +67,7 @@ def test_a_run_ends_with_the_same_bytes_whatever_is_kept(
         tiny_bert_folder,
         write_rows(tmp_path / "rows.jsonl", 120),
         tmp_path,
-        data={"partition": {"clients": 12}},
+        data={"partition": {"clients": clients}},
         adapter={"targets": ["bert.encoder.layer.1.attention.self.query"]},
         federation={"rounds": 2},
     )
@@ -77,7 +80,11 @@ def test_a_run_ends_with_the_same_bytes_whatever_is_kept(
         (0.0, None, "layer 0 computed anew each time"),
     ):
         assert f"; {said}; " in sharing(recipe, 12, room_of(gb, folder, processes=2, device=CPU))
-    assert sharing(recipe, 2, room_of(0.0, None, processes=2, device=CPU)).endswith("; training keeps nothing of rows")
+    assert sharing(recipe, 2).endswith(f"too few to share passes; rows end to end without padding; {kept}; {PRUNED}")
+    dropping = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dropout": 0.1})})
+    assert sharing(dropping, 2, room_of(0.0, None, processes=2, device=CPU)).endswith(
+        "; training keeps nothing of rows"
+    )
 
     def ends(name: str, *options: str) -> tuple[list[str], Counts]:
         file.write_text(dump(recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": name})})))

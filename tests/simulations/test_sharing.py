@@ -20,13 +20,18 @@ EXAMPLE = {"unit": "example", "epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.
 
 
 def recipe(
-    folder: Path, *, dropout: float | None = 0.0, per_round: int = 0, privacy: dict[str, Any] | None = None
+    folder: Path,
+    *,
+    dropout: float | None = 0.0,
+    per_round: int = 0,
+    buffer: int = 0,
+    privacy: dict[str, Any] | None = None,
 ) -> Recipe:
     return Recipe.model_validate(
         {
             "model": {"name": str(folder), "labels": ("a", "b"), "dropout": dropout},
             "training": {"device": "cpu"},
-            "federation": {"clients_per_round": per_round},
+            "federation": {"clients_per_round": per_round, "buffer": buffer},
             "privacy": privacy or {},
         }
     )
@@ -38,7 +43,18 @@ def recipe(
         ({}, 100, "up to 13 clients share each pass through the base model"),
         ({"per_round": 25}, 100, "up to 4 clients share each pass through the base model"),
         ({}, 100, "; rows end to end without padding; last layer on the class token alone"),
-        ({}, 8, "clients take turns, because a round asks for too few to share passes"),
+        ({}, 16, "up to 2 clients share each pass through the base model"),
+        (
+            {},
+            8,
+            "a round asks for too few to share passes; rows end to end without padding; last layer on the class token",
+        ),
+        (
+            {"buffer": 2},
+            100,
+            "clients take turns, because in asynchronous rounds each begins and ends when it does; rows",
+        ),
+        ({"privacy": EXAMPLE}, 8, "clients take turns, because a round asks for too few to share passes"),
         ({"dropout": None}, 100, "model.dropout = 0"),
         (
             {"dropout": None, "privacy": EXAMPLE},
