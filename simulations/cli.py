@@ -61,5 +61,6 @@ def simulate(
             cache_gb=cache_gb,
             cache_folder=cache_folder,
             ray=ray,
+            expect=True,
         )
     show_end(path, Console())

@@ -10,6 +10,7 @@ from flwr.app import Context, RecordDict
 from fedtune.data.table import with_labels
 from fedtune.errors import RunError
 from fedtune.recipe import Recipe
+from fedtune.runs.checkpoint import Checkpoint
 from fedtune.runs.folder import RunFolder
 from fedtune.split.copies import BodyCopies
 from fedtune.split.local import body_copies
@@ -22,6 +23,7 @@ from simulations.cluster.connect import connected, machines_of
 from simulations.cluster.hire import actors_for, hire
 from simulations.cohort import CohortGrid, work_with
 from simulations.devices.make import make_devices
+from simulations.forecast import forecast
 from simulations.groups import Answers, Grouped, cut_of
 from simulations.keeping import room_of
 from simulations.place import Place, kept_in
@@ -40,13 +42,15 @@ def simulate(
     cache_gb: float | None = None,
     cache_folder: Path | None = None,
     ray: str | None = None,
+    expect: bool = False,
 ) -> Path:
     """Run `recipe` with virtual clients and return its run folder; raises FedtuneError.
 
     `workers` processes share the clients of a round among them, None for one a core; the result does not depend on it.
     `cache_gb` and `cache_folder` say how much memory and which disk they may take for what the frozen layers make of
     rows (`simulations.keeping`); on a CPU the result does not depend on them either. `ray` is the address of a Ray
-    cluster (`simulations.cluster`) whose machines they are on, None for forks of this process.
+    cluster (`simulations.cluster`) whose machines they are on, None for forks of this process. With `expect` the
+    listener hears at the start how long the rounds will take (`simulations.forecast`), by a trial of a second or two.
     """
     if recipe.federation.buffer and not recipe.simulation.active:
         raise RunError(
@@ -74,6 +78,8 @@ def simulate(
             said.noted(f"Ray actors: {count}, in a cluster of {machines} machine{'s' * (machines > 1)}")
             answers = stack.enter_context(hire(cluster, recipe, population, room))
         else:
+            if expect and (sentence := forecast(population, count, room, done=_rounds_done(recipe) if resume else 0)):
+                said.noted(sentence)
             # Loaded before workers are forked, which share its memory.
             place = Place.of(population, copies, keep=kept_in(recipe), room=room, alone=count == 1)
             cut = cut_of(recipe)
@@ -89,11 +95,20 @@ def simulate(
 
 def _recall_factors(recipe: Recipe) -> None:
     """Put a run's broadcast factors in place for its virtual clients, who had them when it ended."""
-    kept = None
-    with suppress(RunError):  # nothing was begun; whatever else is wrong, the coordinator says
-        kept = RunFolder.open(Path(recipe.run.folder) / recipe.run.name).checkpoints.latest()
+    kept = _latest(recipe)
     if kept is not None and kept.shared:
         resident(recipe).attached.load_shared(kept.shared)
+
+
+def _rounds_done(recipe: Recipe) -> int:
+    kept = _latest(recipe)
+    return 0 if kept is None else kept.round
+
+
+def _latest(recipe: Recipe) -> Checkpoint | None:
+    with suppress(RunError):  # nothing was begun; whatever else is wrong, the coordinator says
+        return RunFolder.open(Path(recipe.run.folder) / recipe.run.name).checkpoints.latest()
+    return None
 
 
 def run_with(

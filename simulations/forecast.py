@@ -1,0 +1,138 @@
+"""How long a simulation will take, said at its start: a trial pass, scaled by what all rounds have to do."""
+
+from dataclasses import dataclass
+
+from fedtune.cohort.room import Room
+from fedtune.data.table import tables
+from fedtune.privacy.plan import Plan, plan_of
+from fedtune.recipe import Recipe
+from fedtune.runs.words import seconds_text
+from fedtune.training.device import choose_device
+from fedtune.training.order import count_steps
+from server.plan_schedule import Schedule, schedule_of
+from simulations.groups import cores, group_size
+from simulations.population import Population
+from simulations.trial import Trial, trial
+
+LOOKED_AT = 64
+"""Clients whose sizes stand for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the rounds of a run that are left have to do."""
+
+    rounds: int
+    clients: float
+    """That train in a round."""
+    rows: float
+    """That each of them passes over in a round."""
+    different: float
+    """Of these."""
+    held: float
+    """Rows of all clients, each counted once."""
+    scored: float
+    """Rows that the coordinator scores in all rounds."""
+    scored_by_clients: float
+    tokens: float = 1.0
+    """Of a row, in the mean."""
+
+
+def forecast(population: Population, processes: int, room: Room, *, done: int = 0) -> str | None:
+    """About how long the rounds after `done` will take so many processes, for a person.
+
+    None where a pass cannot tell: on a GPU, which a fork cannot use; of a split model, whose body is elsewhere; under
+    virtual time, where the devices decide who trains; and where the trial came to nothing.
+    """
+    recipe = population.recipe
+    left = recipe.federation.rounds - done
+    cpu = choose_device(recipe.training.device).type == "cpu"
+    if left <= 0 or not cpu or recipe.simulation.active or recipe.split.active:
+        return None
+    work = work_of(population, done)
+    busy = min(processes, cores())
+    found = trial(population, max(1, round(work.clients)), _a_step(work, recipe), room, processes=busy)
+    if found is None:
+        return None
+    rounds = f"{left}{' more' * bool(done)} round{'s' * (left > 1)}"
+    again = "; said again after the first of them" if left > 1 and recipe.privacy.unit == "none" else ""
+    seconds = seconds_of(work, found, busy)
+    return f"about {about(seconds)} for {rounds}, by a trial pass of {seconds_text(found.first_s)}{again}"
+
+
+def about(seconds: float) -> str:
+    """`5 s`, `40 s`, `4 min`, `2.5 h`: no more digits than such a guess has."""
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{round(2 * seconds / 3600) / 2:g} h"
+
+
+def _a_step(work: Work, recipe: Recipe) -> int:
+    """Rows of one client in one step."""
+    if recipe.privacy.unit == "example":
+        return max(1, round(work.rows / max(recipe.training.steps or 1, 1)))
+    return recipe.training.batch_size * recipe.training.accumulate
+
+
+def seconds_of(work: Work, found: Trial, processes: int) -> float:
+    """How long so many processes take for it, if each row takes what it took in the trial.
+
+    What is kept of a row is computed once by every process that meets it: who works on which client is chance.
+    """
+    a_token = 1 / (found.rows * found.tokens)
+    read = work.rounds * work.clients * work.rows
+    visits = work.rounds * work.clients * work.different / max(work.held, 1.0)
+    met: float = min(read, work.held * processes * (1.0 - (1.0 - 1.0 / processes) ** visits))
+    training = read * found.again_s + met * (found.first_s - found.again_s)
+    scores = work.scored + work.scored_by_clients / processes
+    return a_token * work.tokens * (training / _side_by_side(work.clients, processes) + scores * found.score_s)
+
+
+def _side_by_side(clients: float, processes: int) -> float:
+    """How many processes are busy while a round trains, in the mean: they wait for the last group."""
+    groups: int = max(1, -(-round(clients) // group_size(round(clients))))
+    return groups / -(-groups // processes)
+
+
+def work_of(population: Population, done: int = 0) -> Work:
+    """The work of the rounds of a population's recipe after round `done`."""
+    recipe = population.recipe
+    plan, section = _plan(recipe), recipe.federation
+    schedule = schedule_of(recipe, plan)
+    names = population.names[:: max(1, len(population.parts) // LOOKED_AT)]
+    sizes = [population.sizes(name) for name in names]
+    learning, holding = (sum(column) / len(names) for column in zip(*sizes, strict=True))
+    rows = sum(_rows_of(recipe, plan, size) for size, _ in sizes) / len(names)
+    test = tables(recipe.data, recipe.model, recipe.run.seed).test
+    every = section.evaluate_every or section.rounds
+    scorings = sum(1 for round_ in {0, section.rounds, *range(0, section.rounds, every)} if round_ > done or not done)
+    return Work(
+        rounds=section.rounds - done,
+        clients=schedule.clients,
+        rows=rows,
+        different=min(rows, learning),
+        held=min(learning * len(population.parts), float(len(population.rows))),
+        scored=float(scorings * (0 if test is None else len(test))),
+        scored_by_clients=_scorings(schedule, done) * schedule.scored * holding,
+        tokens=float(population.rows.lengths.mean()),
+    )
+
+
+def _scorings(schedule: Schedule, done: int) -> int:
+    return sum(1 for round_ in schedule.evaluated if round_ > done or not done)
+
+
+def _rows_of(recipe: Recipe, plan: Plan | None, rows: int) -> float:
+    """How many rows a client that holds so many passes over in a round."""
+    training = recipe.training
+    if plan is not None and plan.unit == "example":
+        return plan.steps * plan.sampling_rate * rows
+    a_step = training.batch_size * training.accumulate
+    return float(count_steps(rows, training) * min(a_step, rows) if training.steps else training.epochs * rows)
+
+
+def _plan(recipe: Recipe) -> Plan | None:
+    """The privacy plan, whose noise says nothing of time and need not be settled."""
+    if recipe.privacy.unit == "none":
+        return None
+    return plan_of(recipe.model_copy(update={"privacy": recipe.privacy.model_copy(update={"noise_multiplier": 1.0})}))
