@@ -1,5 +1,6 @@
 """How long a simulation will take, said at its start: a trial pass, scaled by what all rounds have to do."""
 
+import logging
 from dataclasses import dataclass
 
 from fedtune.cohort.room import Room
@@ -11,8 +12,11 @@ from fedtune.training.device import choose_device
 from fedtune.training.order import count_steps
 from server.plan_schedule import Schedule, schedule_of
 from simulations.groups import cores, group_size
+from simulations.names import client_name
 from simulations.population import Population
 from simulations.trial import Trial, trial
+
+log = logging.getLogger(__name__)
 
 LOOKED_AT = 64
 """Clients whose sizes stand for all."""
@@ -42,18 +46,27 @@ def forecast(population: Population, processes: int, room: Room, *, done: int = 
     """About how long the rounds after `done` will take so many processes, for a person.
 
     None where a pass cannot tell: on a GPU, which a fork cannot use; of a split model, whose body is elsewhere; under
-    virtual time, where the devices decide who trains; and where the trial came to nothing.
+    virtual time, where the devices decide who trains; and where the trial came to nothing. Raises nothing: whatever is
+    wrong, the run itself says.
     """
     recipe = population.recipe
-    left = recipe.federation.rounds - done
     cpu = choose_device(recipe.training.device).type == "cpu"
-    if left <= 0 or not cpu or recipe.simulation.active or recipe.split.active:
+    if done >= recipe.federation.rounds or not cpu or recipe.simulation.active or recipe.split.active:
         return None
-    work = work_of(population, done)
-    busy = min(processes, cores())
-    found = trial(population, max(1, round(work.clients)), _a_step(work, recipe), room, processes=busy)
+    try:
+        return _sentence(population, min(processes, cores()), room, done)
+    except Exception as error:
+        log.debug("nothing is said of how long the run will take: %s", error)
+        return None
+
+
+def _sentence(population: Population, busy: int, room: Room, done: int) -> str | None:
+    recipe, work = population.recipe, work_of(population, done)
+    a_step = recipe.training.batch_size * recipe.training.accumulate
+    found = trial(population, max(1, round(work.clients)), a_step, room, processes=busy)
     if found is None:
         return None
+    left = work.rounds
     rounds = f"{left}{' more' * bool(done)} round{'s' * (left > 1)}"
     again = "; said again after the first of them" if left > 1 and recipe.privacy.unit == "none" else ""
     seconds = seconds_of(work, found, busy)
@@ -65,13 +78,6 @@ def about(seconds: float) -> str:
     if seconds < 90:
         return f"{max(5, 5 * round(seconds / 5))} s"
     return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{round(2 * seconds / 3600) / 2:g} h"
-
-
-def _a_step(work: Work, recipe: Recipe) -> int:
-    """Rows of one client in one step."""
-    if recipe.privacy.unit == "example":
-        return max(1, round(work.rows / max(recipe.training.steps or 1, 1)))
-    return recipe.training.batch_size * recipe.training.accumulate
 
 
 def seconds_of(work: Work, found: Trial, processes: int) -> float:
@@ -99,10 +105,10 @@ def work_of(population: Population, done: int = 0) -> Work:
     recipe = population.recipe
     plan, section = _plan(recipe), recipe.federation
     schedule = schedule_of(recipe, plan)
-    names = population.names[:: max(1, len(population.parts) // LOOKED_AT)]
-    sizes = [population.sizes(name) for name in names]
-    learning, holding = (sum(column) / len(names) for column in zip(*sizes, strict=True))
-    rows = sum(_rows_of(recipe, plan, size) for size, _ in sizes) / len(names)
+    clients = len(population.parts)
+    sizes = [population.sizes(client_name(at)) for at in range(0, clients, max(1, clients // LOOKED_AT))]
+    learning, holding = (sum(column) / len(sizes) for column in zip(*sizes, strict=True))
+    rows = sum(_rows_of(recipe, plan, size) for size, _ in sizes) / len(sizes)
     test = tables(recipe.data, recipe.model, recipe.run.seed).test
     every = section.evaluate_every or section.rounds
     scorings = sum(1 for round_ in {0, section.rounds, *range(0, section.rounds, every)} if round_ > done or not done)
@@ -111,7 +117,7 @@ def work_of(population: Population, done: int = 0) -> Work:
         clients=schedule.clients,
         rows=rows,
         different=min(rows, learning),
-        held=min(learning * len(population.parts), float(len(population.rows))),
+        held=min(learning * clients, float(len(population.rows))),
         scored=float(scorings * (0 if test is None else len(test))),
         scored_by_clients=_scorings(schedule, done) * schedule.scored * holding,
         tokens=float(population.rows.lengths.mean()),

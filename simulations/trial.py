@@ -10,8 +10,8 @@ import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from time import perf_counter
 
@@ -29,6 +29,7 @@ from fedtune.training.base import Assignment, LocalStep
 from fedtune.training.make import local_step, scoring_step
 from fedtune.training.resident import Resident, resident
 from simulations.groups import group_size
+from simulations.names import client_name
 from simulations.population import Population
 
 PASS_S, WAIT_S, AT_ONCE = 1.0, 4.0, 8
@@ -65,22 +66,23 @@ def trial(
     `room` is for what is kept of rows. As many `processes` as will work do it at once, for they slow each other down,
     up to `AT_ONCE`. None where it came to nothing, whatever the reason, or takes longer than `wait_s`.
     """
-    context, ends, forks = multiprocessing.get_context("fork"), [], []
-    for _ in range(min(processes, AT_ONCE)):
-        ours, theirs = multiprocessing.Pipe(duplex=False)
-        forks.append(context.Process(target=_report, args=(population, clients, rows, room, theirs), daemon=True))
-        forks[-1].start()
-        theirs.close()
-        ends.append(ours)
-    try:
-        by = perf_counter() + wait_s
+    by = perf_counter() + wait_s
+    with ExitStack() as stack:
+        ends = [_fork(stack, population, clients, rows, room) for _ in range(min(processes, AT_ONCE))]
         found = sorted(filter(None, [_take(end, by - perf_counter()) for end in ends]), key=Trial.pace)
         return found[len(found) // 2] if found else None
-    finally:
-        for fork, end in zip(forks, ends, strict=True):
-            fork.kill()
-            fork.join()
-            end.close()
+
+
+def _fork(stack: ExitStack, *asked: object) -> Connection:
+    """Where a fork reports to, which ends with the stack."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_report, args=(*asked, theirs), daemon=True)
+    stack.callback(ours.close)
+    with theirs:
+        process.start()
+    stack.callback(process.join)
+    stack.callback(process.kill)
+    return ours
 
 
 def _take(end: Connection, wait_s: float) -> Trial | None:
@@ -107,7 +109,7 @@ def measure(
     home: Resident, shares: Sequence[EncodedRows], scored: EncodedRows, room: Room = USUAL, clock: Clock = perf_counter
 ) -> Trial:
     """Time a step of clients with these rows, and a score of as many of `scored`, on a resident of a `short` recipe."""
-    step, scorer = local_step(home, room=room), scoring_step(home)
+    step, scorer = local_step(home, room=replace(room, folder=None)), scoring_step(home)
 
     def score(rows: int) -> float:
         started = clock()
@@ -151,9 +153,9 @@ def _first(shares: Sequence[EncodedRows], rows: int) -> list[EncodedRows]:
 def _shares(population: Population, clients: int, rows: int) -> list[EncodedRows]:
     """A step's rows of clients that train together, until a pass is full."""
     shares: list[EncodedRows] = []
-    for name in population.names[: 4 * group_size(clients)]:
+    for position in range(min(len(population.parts), 4 * group_size(clients))):
         with suppress(DataError):  # it holds none
-            held = population.data(name).train
+            held = population.data(client_name(position)).train
             if isinstance(held, EncodedRows) and len(held):
                 shares.append(held.subset(range(min(rows, len(held)))))
         if len(shares) == group_size(clients) or sum(int(one.lengths.sum()) for one in shares) >= CPU_TOKENS:

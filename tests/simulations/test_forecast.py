@@ -139,6 +139,27 @@ def test_a_sentence_is_said_and_nothing_is_left_of_the_trial(
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (0, "about 5 s for 3 rounds, by a trial pass of 0.05 s; said again after the first of them"),
+        (1, "about 5 s for 2 more rounds, by a trial pass of 0.05 s; said again after the first of them"),
+        (2, "about 5 s for 1 more round, by a trial pass of 0.05 s"),
+    ],
+)
+def test_a_run_that_goes_on_says_what_is_left(
+    world: Any, done: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Trial(rows=10, tokens=8.0, first_s=0.05, again_s=0.05, score_s=0.01)
+    monkeypatch.setattr("simulations.forecast.trial", lambda *_, **__: found)
+    assert forecast(world(), 1, USUAL, done=done) == said
+
+
+def test_what_goes_wrong_on_the_way_ends_nothing(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulations.forecast.work_of", fails)
+    assert forecast(world(), 1, USUAL) is None
+
+
 def fails(*_: Any) -> Trial:
     raise RuntimeError("the test says so")
 
@@ -156,9 +177,11 @@ def test_a_trial_that_fails_or_hangs_is_given_up(world: Any, broken: Any, monkey
 
 
 def test_nothing_is_said_where_a_pass_cannot_tell(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulations.forecast.trial", fails)
+    asked: list[object] = []
+    monkeypatch.setattr("simulations.forecast.trial", lambda *_, **__: asked.append(1))
     assert forecast(world(), 1, USUAL, done=3) is None
     assert forecast(world(simulation={"rows_per_s": 1.0}), 1, USUAL) is None
+    assert asked == []
 
 
 def test_a_run_says_it_at_its_start_and_ends_with_the_same_bytes(
