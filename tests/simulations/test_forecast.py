@@ -15,7 +15,7 @@ from fedtune.cohort.room import USUAL, Room
 from fedtune.recipe import Recipe
 from fedtune.recipe.dump import dump
 from fedtune.runs.folder import RunFolder
-from fedtune.training.resident import forget_resident, resident
+from fedtune.training.resident import Resident, forget_resident, resident
 from simulations import trial as module
 from simulations.cli import simulate as command
 from simulations.forecast import Work, about, forecast, seconds_of, work_of
@@ -118,6 +118,16 @@ def test_a_trial_keeps_what_the_run_keeps(world: Any) -> None:
         assert not keeps(resident(recipe), Room(0))
 
 
+def disturbs(home: Resident, *rest: Any) -> Trial:
+    """A trial that leaves what it can in its process."""
+    found = measure(home, *rest)
+    torch.rand(1)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    for tensor in home.attached.parameters().values():
+        tensor.data.fill_(7.0)
+    return found
+
+
 @pytest.mark.parametrize("privacy", [{}, EXAMPLE, {"unit": "client", "epsilon": 8.0, "delta": 1e-5, "population": 8}])
 def test_a_sentence_is_said_and_nothing_is_left_of_the_trial(
     world: Any, privacy: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,6 +135,7 @@ def test_a_sentence_is_said_and_nothing_is_left_of_the_trial(
     population = world(privacy=privacy)
     monkeypatch.setattr("simulations.forecast.cores", lambda: 2)
     monkeypatch.setattr("simulations.forecast.trial", PATIENT)
+    monkeypatch.setattr(module, "measure", disturbs)
     random, threads, folders = torch.get_rng_state(), torch.get_num_threads(), set(tmp_path.iterdir())
     before = {name: tensor.clone() for name, tensor in resident(population.recipe).attached.parameters().items()}
     said = forecast(population, 2, USUAL)
