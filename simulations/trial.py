@@ -34,8 +34,8 @@ from simulations.population import Population
 
 PASS_S, WAIT_S, AT_ONCE = 1.0, 4.0, 8
 """How long one pass may take at most, so that the trial takes a second or two; when it is given up; how many try."""
-SLOW_S = 0.2
-"""A row's forward pass that takes longer is not taken twice."""
+SLOW_S, FEWEST = 0.2, 4
+"""A row's forward pass that takes longer is not taken twice; rows that are tried where it does not."""
 SCORING = 0.5
 """What a row's forward pass alone takes of its share in a larger pass forward and back, about."""
 Clock = Callable[[], float]
@@ -120,9 +120,10 @@ def measure(
 
     one_row = score(1)
     slow = one_row > SLOW_S
-    if not slow:  # the first pass of a process is slower than all others, which is little of a large model's
-        one_row = max(score(1), SCORING * PASS_S / CPU_TOKENS)
-    shares = _first(shares, max(2, int(PASS_S / (one_row / SCORING))))
+    if not slow:  # the first passes of a process are slower than all others, which is little of a large model's
+        one_row = max(min(score(1), score(1)), SCORING * PASS_S / CPU_TOKENS)
+        _seconds(step, home, [shares[-1].subset([len(shares[-1]) - 1])], clock)
+    shares = _first(shares, max(1 if slow else FEWEST, round(SCORING * PASS_S / one_row)))
     rows, tokens = sum(map(len, shares)), sum(int(one.lengths.sum()) for one in shares)
     first = _seconds(step, home, shares, clock)
     again = _seconds(step, home, shares, clock) if keeps(home, room) else first
