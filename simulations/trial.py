@@ -35,7 +35,7 @@ from simulations.population import Population
 PASS_S, WAIT_S, AT_ONCE = 1.0, 4.0, 8
 """How long one pass may take at most, so that the trial takes a second or two; when it is given up; how many try."""
 SLOW_S, FEWEST = 0.2, 4
-"""A row's forward pass that takes longer is not taken twice; rows that are tried where it does not."""
+"""A row's forward pass that takes longer makes a model slow, of which less is tried; rows of one that is not."""
 SCORING = 0.5
 """What a row's forward pass alone takes of its share in a larger pass forward and back, about."""
 Clock = Callable[[], float]
@@ -72,7 +72,7 @@ def trial(
     with ExitStack() as stack:
         ends = [_fork(stack, population, clients, rows, room) for _ in range(min(processes, AT_ONCE))]
         found = sorted(filter(None, [_take(end, by - perf_counter()) for end in ends]), key=Trial.pace)
-        return found[len(found) // 2] if found else None
+        return found[(len(found) - 1) // 2] if found else None
 
 
 def _fork(stack: ExitStack, *asked: object) -> Connection:
@@ -118,16 +118,16 @@ def measure(
         scorer.evaluate(home.initial, scored.subset(range(min(rows, len(scored)))))
         return (clock() - started) * rows / min(rows, len(scored))
 
-    one_row = score(1)
-    slow = one_row > SLOW_S
-    if not slow:  # the first passes of a process are slower than all others, which is little of a large model's
-        one_row = max(min(score(1), score(1)), SCORING * PASS_S / CPU_TOKENS)
+    # The first passes of a process are slower than all others, and another program may come between: so twice.
+    one_row = max(min(score(1), score(1)), SCORING * PASS_S / CPU_TOKENS)
+    slow, kept = one_row > SLOW_S, keeps(home, room)
+    if not slow:
         _seconds(step, home, [shares[-1].subset([len(shares[-1]) - 1])], clock)
     shares = _first(shares, max(1 if slow else FEWEST, round(SCORING * PASS_S / one_row)))
     rows, tokens = sum(map(len, shares)), sum(int(one.lengths.sum()) for one in shares)
     first = _seconds(step, home, shares, clock)
-    again = _seconds(step, home, shares, clock) if keeps(home, room) else first
-    return Trial(rows, tokens / rows, max(first, again), again, one_row * rows if slow else score(rows))
+    again = min(first, _seconds(step, home, shares, clock)) if kept or not slow else first
+    return Trial(rows, tokens / rows, first if kept else again, again, one_row * rows if slow else score(rows))
 
 
 def keeps(home: Resident, room: Room) -> bool:
