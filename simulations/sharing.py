@@ -17,7 +17,7 @@ def sharing(recipe: Recipe, clients: int, room: Room = USUAL) -> str:
     size = group_size(min(recipe.federation.clients_per_round or clients, clients))
     home, private = resident(recipe), recipe.privacy.unit == "example"
     alone = _why_alone(recipe, size)
-    if reason := fits(home, drops=not private) or (alone if private else None):
+    if reason := fits(home) or (alone if private else None):
         return _turns(reason, room)
     forward = pass_for(home, Lane(), room)
     if alone is not None:

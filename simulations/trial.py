@@ -132,7 +132,7 @@ def measure(
 
 def keeps(home: Resident, room: Room) -> bool:
     """Is something kept of rows from one pass to the next?"""
-    if room.none or fits(home, drops=home.recipe.privacy.unit != "example") or why_not_packed(home):
+    if room.none or fits(home) or why_not_packed(home):
         return False
     return PackedPass(home, Lane(), room=Room(0)).unkept is None
 

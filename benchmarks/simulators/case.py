@@ -78,4 +78,6 @@ class Case:
         )
 
     def _privacy(self) -> dict[str, Any]:
-        return {"privacy": {"unit": "example", "delta": 1e-5, "noise_multiplier": 1.0, "clip": 1.0}}
+        """Each row is in a step's batch by chance, `rows` of them in the mean."""
+        drawn = {"sampling_rate": 1 / self.steps, "noise_multiplier": 1.0, "clip": 1.0}
+        return {"privacy": {"unit": "example", "delta": 1e-5} | drawn, "aggregation": {"weights": "uniform"}}

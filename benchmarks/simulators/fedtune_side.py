@@ -21,6 +21,8 @@ def run(case: Case, folder: Path) -> Measured:
         def finished(self, record: RoundRecord) -> None:
             if record.round:  # the start is recorded too
                 marks.append(mark())
+            if failed := [client.detail for client in record.clients if client.outcome != "ok"]:
+                raise SystemExit(f"fedtune: {len(failed)} clients failed, the first because {failed[0]}")
 
     path = simulate(case.recipe(folder), listener=Marks(), workers=1)
     checkpoint = RunFolder.open(path).rewind()

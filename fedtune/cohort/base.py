@@ -39,7 +39,8 @@ class Pass(Protocol):
     looked up in the model when a pass runs: the cohort layers are in place only then.
 
     Guarantees: what is predicted for a row depends on the row and its client's tensors alone, up to rounding; numbers
-    that are not finite stay with the client that has them (so no mask may multiply them by zero); nothing is drawn.
+    that are not finite stay with the client that has them (so no mask may multiply them by zero). What is dropped of a
+    row is drawn by its own seed; nothing else is drawn.
     """
 
     @property
@@ -63,9 +64,10 @@ class Pass(Protocol):
         """What each row of a part costs, in tokens of the stream: what passes are filled up by."""
         ...
 
-    def logits(self, parts: Sequence[Part]) -> Predicted:
+    def logits(self, parts: Sequence[Part], seeds: Sequence[int] = ()) -> Predicted:
         """One forward pass over all parts, one part for each client of `lane.tensors`, in that order.
 
-        Sets `lane.layout` before the first layer runs.
+        `seeds` are what each row's dropout is drawn by, all parts' rows one after the other; none where nothing is
+        dropped. Sets `lane.layout` and `lane.drops` before the first layer runs.
         """
         ...

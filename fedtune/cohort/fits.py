@@ -5,25 +5,22 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from fedtune.adapters.layers import is_adaptable, is_quantised
+from fedtune.cohort.dropping import drops, why_not_dropped
 from fedtune.cohort.lane import Lane
+from fedtune.cohort.packed import why_not_packed
 from fedtune.cohort.place import cohort_layers
 from fedtune.errors import AdapterError
-from fedtune.models.dropout import chances
 from fedtune.training.resident import Resident
 
 
-def fits(resident: Resident, *, drops: bool = True) -> str | None:
-    """Why the clients of this resident have to take turns, to stand behind "because"; None where they need not.
-
-    With `drops` false no step drops numbers, whatever the model was made for: it is trained in evaluation mode.
-    """
-    return next(_reasons(resident, drops), None)
+def fits(resident: Resident) -> str | None:
+    """Why the clients of this resident have to take turns, to stand behind "because"; None where they need not."""
+    return next(_reasons(resident), None)
 
 
-def _reasons(resident: Resident, drops: bool) -> Iterator[str]:
+def _reasons(resident: Resident) -> Iterator[str]:
     training, model = resident.recipe.training, resident.attached.model
     if resident.parts is not None:
         yield "the model is split"
@@ -31,8 +28,7 @@ def _reasons(resident: Resident, drops: bool) -> Iterator[str]:
         yield "training.gradient_checkpointing is set"
     if training.compile:
         yield "training.compile is set"
-    if drops:
-        yield from _of_dropout(model)
+    yield from _of_dropout(resident)
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm):
             yield f"{name} is a batch norm"
@@ -46,14 +42,14 @@ def _reasons(resident: Resident, drops: bool) -> Iterator[str]:
         yield str(error)
 
 
-def _of_dropout(model: nn.Module) -> Iterator[str]:
-    for name, module in model.named_modules():
-        if isinstance(module, _DropoutNd) and module.p > 0:
-            yield f"{name} drops numbers at random; set model.dropout = 0"
-    config = getattr(model, "config", None)
-    for name, chance in sorted(chances(config).items()):
-        if chance > 0:
-            yield f"the model's {name} is {chance}; set model.dropout = 0"
+def _of_dropout(resident: Resident) -> Iterator[str]:
+    """Each row's own can be drawn for texts in packed passes alone."""
+    if not drops(resident):
+        return
+    yield from why_not_dropped(resident.attached.model)
+    images = resident.recipe.model.task == "image-classification"
+    if reason := "the rows are images" if images else why_not_packed(resident):
+        yield f"numbers are dropped at random, and {reason}; set model.dropout = 0 and adapter.dropout = 0"
 
 
 def _of_loss(model: nn.Module) -> Iterator[str]:

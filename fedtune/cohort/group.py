@@ -22,6 +22,8 @@ class Item:
     longest: int
     """Of one of them."""
     targets: int
+    seeds: tuple[int, ...] = ()
+    """What each row's dropout is drawn by; none where nothing is dropped."""
 
 
 def lots(cohort: Sequence[Assignment], training: TrainingSection) -> list[list[int]]:

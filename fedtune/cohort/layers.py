@@ -53,24 +53,47 @@ class CohortLayer(CohortModule):
 class CohortLora(CohortLayer):
     """y = W·x + scale·Bₖ·Aₖ·x; `a` is a name in the lane, or the frozen A that all clients share."""
 
-    def __init__(self, alone: nn.Module, lane: Lane, a: str | torch.Tensor, b: str, scale: float) -> None:
+    def __init__(
+        self,
+        alone: nn.Module,
+        lane: Lane,
+        a: str | torch.Tensor,
+        b: str,
+        scale: float,
+        dropout: CohortModule | None = None,
+    ) -> None:
+        """`dropout` is that of x before Aₖ."""
         super().__init__(alone, lane)
         self._a, self._b, self._scale = a, b, scale
+        self._dropout = dropout
 
-    def path(self) -> Path:
+    def path(self) -> Path | None:
         """Aₖ, then scale·Bₖ."""
+        if self._dropout is not None:
+            return None
         a = self._lane.tensors[self._a] if isinstance(self._a, str) else self._a
         return a, self._scale * self._lane.tensors[self._b]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(…, N) to (…, M), the leading dimensions in the order of the lane's layout."""
+        if self._dropout is None:
+            return super().forward(x)
+        y: torch.Tensor = base_of(self.alone)(x)
+        flat_TN = self._dropout(x).reshape(-1, x.shape[-1])
+        return y + self._added(flat_TN, self._lane.spans(len(flat_TN))).view(y.shape).to(y.dtype)
 
     def flat(self, x_TN: torch.Tensor, spans: Spans) -> torch.Tensor:
         """(T, N) to (T, M)."""
         y_TM: torch.Tensor = base_of(self.alone)(x_TN)
+        return y_TM + self._added(x_TN, spans).to(y_TM.dtype)
+
+    def _added(self, x_TN: torch.Tensor, spans: Spans) -> torch.Tensor:
         tensors = self._lane.tensors
         if isinstance(self._a, str):
             z_TR = each_linear(x_TN, tensors[self._a], spans)
         else:
             z_TR = linear(x_TN.to(self._a.dtype), self._a)
-        return y_TM + each_linear(z_TR * self._scale, tensors[self._b], spans).to(y_TM.dtype)
+        return each_linear(z_TR * self._scale, tensors[self._b], spans)
 
 
 class CohortSquare(CohortLayer):

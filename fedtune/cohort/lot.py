@@ -12,6 +12,7 @@ from fedtune.cohort.optimizer import COHORT_OPTIMIZERS, clip_rows
 from fedtune.cohort.outcomes import Outcome
 from fedtune.cohort.place import in_place
 from fedtune.cohort.works import Works
+from fedtune.seeds import generator
 from fedtune.state import State
 from fedtune.training.adjust import Adjust, adjustments, is_adjusted
 from fedtune.training.base import Assignment, LocalResult
@@ -53,6 +54,8 @@ class _Client:
     adjusting: list[Adjust]
     rates: list[float]
     """The sum of each group's rates so far."""
+    coins: torch.Generator | None
+    """Draws the seeds of its rows' dropout; None where nothing is dropped."""
     done: int = 0
     error: Exception | None = None
 
@@ -78,6 +81,7 @@ class _Course:
             steps=local_steps(rows, training, assignment.seed),
             adjusting=adjustments(steered, assignment, self._resident.attached.axes(), proximal=training.proximal),
             rates=[0.0] * len(self._stacks.columns.groups),
+            coins=generator(assignment.seed, "dropout") if self._works.drops else None,
         )
 
     def tick(self) -> bool:
@@ -103,13 +107,16 @@ class _Course:
     def _items(self, client: _Client) -> list[Item]:
         """The batches of a client's next step that have something to predict."""
         rows = client.assignment.rows
-        batches = [(indices, self._count_targets(client, indices)) for indices in next(client.steps)]
-        targets = sum(count for _, count in batches)
+        batches = [
+            (indices, self._count_targets(client, indices), _seeds(client.coins, len(indices)))
+            for indices in next(client.steps)
+        ]
+        targets = sum(count for _, count, _ in batches)
         items = []
-        for indices, count in batches:
+        for indices, count, seeds in batches:
             if count:
                 tokens = self._works.forward.tokens((rows, indices))
-                items.append(Item(client.row, (rows, indices), sum(tokens), max(tokens), targets))
+                items.append(Item(client.row, (rows, indices), sum(tokens), max(tokens), targets, seeds))
         return items
 
     def _count_targets(self, client: _Client, indices: list[int]) -> int:
@@ -121,7 +128,8 @@ class _Course:
         """Add to the clients' gradients and losses what one pass over these batches brings."""
         clients = [item.client for item in items]
         leaves = self._works.lane.tensors = self._stacks.leaves(clients)
-        predicted = self._works.forward.logits([item.part for item in items])
+        seeds = [seed for item in items for seed in item.seeds]
+        predicted = self._works.forward.logits([item.part for item in items], seeds)
         losses = client_losses(predicted, [len(item.part[1]) for item in items], [item.targets for item in items])
         losses.sum().backward()  # type: ignore[no-untyped-call]
         self._stacks.collect(clients, leaves)
@@ -165,3 +173,7 @@ class _Course:
         rates = {name: moved.get(name, 0.0) for name in state if is_trained(name, assignment)}
         metrics = {"loss": loss, "steps": float(client.total), "seconds": seconds}
         return LocalResult(assignment.client, state, len(assignment.rows), rates, metrics)
+
+
+def _seeds(coins: torch.Generator | None, rows: int) -> tuple[int, ...]:
+    return () if coins is None else tuple(torch.randint(2**63 - 1, (rows,), generator=coins).tolist())

@@ -46,9 +46,17 @@ class Packed:
         return numbers
 
 
-def pack(parts: Sequence[Part], positions: Positions, device: torch.device, *, prompted: bool = False) -> Packed | None:
+def pack(
+    parts: Sequence[Part],
+    positions: Positions,
+    device: torch.device,
+    seeds: Sequence[int] = (),
+    *,
+    prompted: bool = False,
+) -> Packed | None:
     """The stream of all parts' rows that have a target; None where no row has one.
 
+    `seeds` are what each row's dropout is drawn by, those without a target counted too; none where nothing is dropped.
     `prompted` rows stand behind a prompt, which a classification reads, and may be without a token of their own.
     """
     done = [_Text.of(part, positions, prompted=prompted) for part in parts]
@@ -66,6 +74,7 @@ def pack(parts: Sequence[Part], positions: Positions, device: torch.device, *, p
             lengths=tuple(lengths),
             read=(inside + starts.repeat_interleave(reads)).to(device),
             reads=tuple(reads.tolist()),
+            seeds=tuple(seeds[number] for number in numbers.tolist()) if seeds else (),
         ),
         ids=torch.cat([one.ids for one in done]),
         positions=torch.cat([one.positions for one in done]),

@@ -11,6 +11,7 @@ from fedtune.cohort.attention import rows_apart
 from fedtune.cohort.base import Part, Predicted
 from fedtune.cohort.blocks import most_tokens, sources
 from fedtune.cohort.cache import RowCache
+from fedtune.cohort.dropping import base_drops, drops
 from fedtune.cohort.keys import image_keys
 from fedtune.cohort.lane import Lane
 from fedtune.cohort.lowest import lowest_layer
@@ -75,7 +76,8 @@ class PackedPass:
         """
         self._resident, self._lane, self._room = resident, lane, room
         model: Any = resident.attached.model
-        self._stack = Stack(model, family_of(model.config), one_token=not resident.bf16)
+        self._drops = drops(resident)
+        self._stack = Stack(model, family_of(model.config), one_token=not (resident.bf16 or self._drops))
         self._configs = configs_of(model)
         self._tokens = 0
         self._prompt, self._longer = find_prompt(model) or ("", 0)
@@ -124,14 +126,18 @@ class PackedPass:
         each, read = self._shares()
         return [max(1, round(length * each + count * read)) for length, count in zip(lengths, reads, strict=True)]
 
-    def logits(self, parts: Sequence[Part]) -> Predicted:
+    def logits(self, parts: Sequence[Part], seeds: Sequence[int] = ()) -> Predicted:
         """One forward pass over all parts; empty, and without a graph, where no row has a target."""
+        if seeds and self._images:
+            raise ValueError("images have no masks of their own")
         with self._resident.autocast():
-            return self._image_logits(parts) if self._images else self._text_logits(parts)
+            return self._image_logits(parts) if self._images else self._text_logits(parts, seeds)
 
     def notes(self) -> tuple[str, ...]:
         """What is not computed, or not each time, for a person."""
         said = [] if self._images else ["rows end to end without padding"]
+        if self._drops:
+            said.append("each row with dropout of its own")
         if self._prefix is not None:
             said.append(_kept_words(self._prefix, self._room))
         elif self._room.given:
@@ -141,9 +147,9 @@ class PackedPass:
             said.append(f"last layer on the {some} alone")
         return tuple(said)
 
-    def _text_logits(self, parts: Sequence[Part]) -> Predicted:
+    def _text_logits(self, parts: Sequence[Part], seeds: Sequence[int]) -> Predicted:
         device = self._resident.device
-        packed = pack(parts, self._positions, device, prompted=bool(self._prompt))
+        packed = pack(parts, self._positions, device, seeds, prompted=bool(self._prompt))
         if packed is None:
             return self._nothing()
         if self._prompt:
@@ -155,7 +161,7 @@ class PackedPass:
         inputs = {"position_ids": position_ids}
         if begun is None:
             inputs["input_ids"] = packed.ids.unsqueeze(0).to(device)
-        with rows_apart(self._configs, packed.stream.all_to_all):
+        with rows_apart(self._configs, packed.stream.all_to_all, packed.stream.drops):
             logits = self._run(inputs, packed.stream, begun)
         return Predicted(logits, packed.targets.to(device), packed.owners.to(device))
 
@@ -170,7 +176,7 @@ class PackedPass:
             "position_ids": packed.positions.unsqueeze(0).to(device),
             "inputs_embeds": longer.embeddings(words, rows(len(packed.stream.lengths))),
         }
-        with rows_apart(self._configs, packed.stream.all_to_all):
+        with rows_apart(self._configs, packed.stream.all_to_all, packed.stream.drops):
             logits = self._run(inputs, packed.stream, None)
         return Predicted(logits, packed.targets.to(device), packed.owners.to(device))
 
@@ -198,9 +204,9 @@ class PackedPass:
         return self._stack.run(inputs, stream, first=self._prefix.layer, known=begun.known, prune=prune)
 
     def _lay(self, stream: Stream) -> None:
-        """Tell the cohort layers which rows are whose."""
+        """Tell the cohort layers which rows are whose, and what is dropped of them."""
         if self._lane is not None:
-            self._lane.layout = stream.layout(selects=self.unpruned is None)
+            self._lane.layout, self._lane.drops = stream.layout(selects=self.unpruned is None), stream.drops
 
     def _nothing(self) -> Predicted:
         config, device = self._stack.model.config, self._resident.device
@@ -238,6 +244,8 @@ def _why_not_kept(resident: Resident, lowest: int | str) -> str | None:
     training, rounds = resident.recipe.training, resident.recipe.federation.rounds
     if isinstance(lowest, str):
         return lowest
+    if base_drops(resident):
+        return "the model drops numbers at random, others each time"
     if lowest == 0:
         return "the first layer is trained"
     if training.steps is None and training.epochs * rounds == 1:

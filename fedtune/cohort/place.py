@@ -12,6 +12,7 @@ from fedtune.adapters.base import Attached
 from fedtune.adapters.prompt_layer import PromptLayer
 from fedtune.adapters.ravan_layer import RavanLayer
 from fedtune.adapters.square_layer import SquareLayer
+from fedtune.cohort.dropping import CohortDropout
 from fedtune.cohort.lane import Lane
 from fedtune.cohort.layers import CohortLinear, CohortLora, CohortModule, CohortRavan, CohortSquare
 from fedtune.cohort.prompted import CohortPrompt
@@ -54,10 +55,10 @@ def in_place(model: nn.Module, layers: Mapping[str, CohortModule]) -> Iterator[N
 
 
 def _lora(layer: Any, lane: Lane, names: Names) -> CohortModule | None:
-    if not isinstance(layer.lora_dropout[ADAPTER], nn.Identity):
-        return None
+    dropout: Any = layer.lora_dropout[ADAPTER]
+    drops = None if isinstance(dropout, nn.Identity) else CohortDropout(dropout, lane)
     a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-    return CohortLora(layer, lane, names.get(id(a), a.detach()), names[id(b)], float(layer.scaling[ADAPTER]))
+    return CohortLora(layer, lane, names.get(id(a), a.detach()), names[id(b)], float(layer.scaling[ADAPTER]), drops)
 
 
 def _square(layer: nn.Module, lane: Lane, names: Names) -> CohortModule | None:

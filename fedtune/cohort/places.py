@@ -22,7 +22,8 @@ SHORTER = 0.7
 class Group:
     """Rows of like length: they are padded to the longest and attend in one call."""
 
-    rows: int
+    numbers: tuple[int, ...]
+    """Which rows they are."""
     queries: int
     """Queries a row, padding included."""
     keys: int
@@ -32,6 +33,11 @@ class Group:
     before: torch.Tensor | None
     """(R, 1, queries, keys) bool: which of those a query may see that sees nothing behind it; None where plain
     causality says it."""
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,8 @@ class Places:
     """None where both are 0, 1, 2, …"""
     keys: Index | None
     """The same for keys."""
+    reads: bool = False
+    """Do some tokens alone ask?"""
 
     @classmethod
     def of(
@@ -59,14 +67,14 @@ class Places:
         at the ascending places `read`."""
         tokens = np.asarray(lengths)
         if read is None or tuple(counts or ()) == tuple(lengths):
-            padded = [_padded(rows, tokens) for rows in _alike(tokens)]
-            index = _index(padded, device)
-            return cls(tuple(_group(keys, None, None, device) for keys in padded), index, index)
+            padded = [(rows, _padded(rows, tokens)) for rows in _alike(tokens)]
+            index = _index([keys for _, keys in padded], device)
+            return cls(tuple(_group(rows, keys, None, None, device) for rows, keys in padded), index, index)
         asking = np.asarray(counts)
         inside = read.cpu().numpy() - np.repeat(np.cumsum(tokens) - tokens, asking)
-        pairs = [(_padded(rows, asking), _padded(rows, tokens)) for rows in _alike(tokens)]
-        groups = tuple(_group(keys, queries[0], inside, device) for queries, keys in pairs)
-        return cls(groups, _index([q for q, _ in pairs], device), _index([k for _, k in pairs], device))
+        sets = [(rows, _padded(rows, asking), _padded(rows, tokens)) for rows in _alike(tokens)]
+        groups = tuple(_group(rows, keys, queries[0], inside, device) for rows, queries, keys in sets)
+        return cls(groups, _index([q for _, q, _ in sets], device), _index([k for _, _, k in sets], device), True)
 
 
 def _alike(lengths: Ints) -> Iterator[Ints]:
@@ -98,9 +106,11 @@ def _index(padded: Sequence[tuple[Ints, Flags]], device: torch.device) -> Index 
     return torch.from_numpy(index).to(device), torch.from_numpy(back).to(device)
 
 
-def _group(keys: tuple[Ints, Flags], queries: Ints | None, inside: Ints | None, device: torch.device) -> Group:
+def _group(
+    numbers: Ints, keys: tuple[Ints, Flags], queries: Ints | None, inside: Ints | None, device: torch.device
+) -> Group:
     own = None if keys[1].all() else torch.from_numpy(keys[1])[:, None, None].to(device)
-    rows, longest = keys[0].shape
+    rows, longest = tuple(numbers.tolist()), keys[0].shape[1]
     if queries is None or inside is None:
         return Group(rows, longest, longest, own, None)
     before = np.arange(longest) <= inside[queries][:, :, None]

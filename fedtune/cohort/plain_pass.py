@@ -45,8 +45,10 @@ class PlainPass:
         size = batch["input_ids"].shape[1] if "input_ids" in batch else self._patches(batch["pixel_values"])
         return [self._prompt + size] * len(indices)
 
-    def logits(self, parts: Sequence[Part]) -> Predicted:
-        """One forward pass over all parts, padded on the right."""
+    def logits(self, parts: Sequence[Part], seeds: Sequence[int] = ()) -> Predicted:
+        """One forward pass over all parts, padded on the right; it has no masks of a row's own, so no seeds either."""
+        if seeds:
+            raise ValueError("a plain pass draws its masks for all rows together")
         self._lane.layout = Layout(tuple(len(indices) for _, indices in parts))
         batch = self._together([rows.batch(indices) for rows, indices in parts])
         on_device = {name: tensor.to(self._resident.device) for name, tensor in batch.items()}

@@ -55,7 +55,7 @@ class CohortPrivateStep:
         """
         self._resident = resident
         self._alone = PrivateStep(resident, noise=noise, rows=rows)
-        self.turns = fits(resident, drops=False)
+        self.turns = fits(resident)
         """Why the clients take turns; None where they share passes."""
         self._private: PrivateWorks | None = None
         if self.turns is None:

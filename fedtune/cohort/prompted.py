@@ -63,6 +63,7 @@ class Prompted:
             lengths=tuple((own + tokens).tolist()),
             read=(inside + starts.repeat_interleave(torch.tensor(stream.reads))).to(device),
             reads=stream.reads,
+            seeds=stream.seeds,
         )
         return cls(replace(packed, stream=longer, positions=positions, inside=inside), order.to(device))
 

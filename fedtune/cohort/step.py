@@ -28,9 +28,11 @@ class CohortStep:
     """A local step in which many clients' rows go through the frozen base in one pass.
 
     Guarantees: a client's result depends on its assignment alone, up to the rounding of its products: to 1e-6 of what
-    `SequentialStep` makes of it. Every client of a model that is not fit for shared passes is trained as there, bit for
-    bit, and so is one alone where such a pass computes no less for it (`Pass.saves`). Cohorts are cut into lots of a
-    few clients by their order, so that memory does not grow with them; the same cohort gives the same bits.
+    `SequentialStep` makes of it, but for dropout, which is drawn here for each row by itself
+    (`fedtune.cohort.drops`). Every client of a model that is not fit for shared passes is trained as there, bit for
+    bit, and so is one alone where such a pass computes no less for it (`Pass.saves`) and nothing is dropped. Cohorts
+    are cut into lots of a few clients by their order, so that memory does not grow with them; the same cohort gives the
+    same bits.
     """
 
     def __init__(self, resident: Resident, room: Room = USUAL, *, most_tokens: int | None = None) -> None:
@@ -70,4 +72,14 @@ class CohortStep:
                 log.warning("%s, for a pass that saves work has failed: %s", who, error)
                 if ran_out(error):
                     self._works.forward.close()  # what is kept of rows makes room
-        return [attempt(lambda share: train_client(self._resident, share), assignment) for assignment in lot]
+        return [attempt(self._train_alone, assignment) for assignment in lot]
+
+    def _train_alone(self, assignment: Assignment) -> LocalResult:
+        """One client by the model's own passes; where numbers are dropped by those that it would share, in which its
+        rows' dropout is what it was beside others."""
+        if self._works is None or not self._works.drops or not self._lots([assignment]):
+            return train_client(self._resident, assignment)
+        (outcome,) = train_lot(self._works, [assignment])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome

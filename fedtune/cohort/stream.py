@@ -9,6 +9,7 @@ from itertools import accumulate
 
 import torch
 
+from fedtune.cohort.drops import Drops
 from fedtune.cohort.layout import Layout
 from fedtune.cohort.places import Places
 
@@ -25,6 +26,8 @@ class Stream:
     """(M,) int64 on the device: the tokens that the loss reads, ascending places in the stream."""
     reads: tuple[int, ...]
     """(R,) how many of them each row has."""
+    seeds: tuple[int, ...] = ()
+    """(R,) what each row's dropout is drawn by; empty where nothing is dropped."""
 
     @cached_property
     def total(self) -> int:
@@ -50,6 +53,11 @@ class Stream:
     def read_to_all(self) -> Places:
         """How the read tokens look at their row's tokens."""
         return Places.of(self.lengths, self.read.device, self.reads, self.read)
+
+    @cached_property
+    def drops(self) -> Drops | None:
+        """The masks of one pass, which begin anew with each stream; None where nothing is dropped."""
+        return Drops(self.seeds, self.lengths, self.read, self.reads) if self.seeds else None
 
     def layout(self, *, selects: bool) -> Layout:
         """What the cohort layers are told; `selects` where a layer works on the read tokens alone."""

@@ -8,6 +8,7 @@ import torch
 from fedtune.cohort.base import Pass
 from fedtune.cohort.budget import token_budget
 from fedtune.cohort.columns import Columns
+from fedtune.cohort.dropping import dropouts, drops
 from fedtune.cohort.lane import Lane
 from fedtune.cohort.layers import CohortModule
 from fedtune.cohort.passes import pass_for
@@ -35,13 +36,18 @@ class Works:
     forward: Pass
     most_tokens: int
     """How many tokens a pass is filled up to."""
+    drops: bool
+    """Is anything dropped at random in training?"""
 
     @classmethod
     def of(cls, resident: Resident, most_tokens: int | None, room: Room) -> "Works":
         """The works of a resident that is fit for shared passes; raises AdapterError where its adapter is not."""
         lane = Lane()
-        layers = cohort_layers(resident.attached, lane)
-        return cls(resident, lane, layers, pass_for(resident, lane, room), most_tokens or token_budget(resident))
+        layers, dropped = cohort_layers(resident.attached, lane), drops(resident)
+        if dropped:
+            layers |= dropouts(resident.attached.model, lane, tuple(layers))
+        most = most_tokens or token_budget(resident)
+        return cls(resident, lane, layers, pass_for(resident, lane, room), most, dropped)
 
     def stack(self, lot: Sequence[Assignment]) -> Stacks:
         """The states of clients that train the same tensors; raises AdapterError where one does not fit."""

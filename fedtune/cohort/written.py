@@ -24,14 +24,15 @@ _LLAMA: Names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 def _bert(layer: Layer, hidden: torch.Tensor, ask: Ask, _: Rotary) -> torch.Tensor:
     attention = layer.attention.self
     width, scale, causal = attention.attention_head_size, attention.scaling, attention.is_causal
-    mixed = ask.mix(layer, _BERT, hidden, width=width, scale=scale, causal=causal)
+    mixed = ask.mix(layer, _BERT, hidden, width=width, scale=scale, causal=causal, dropout=attention.dropout.p)
     output: torch.Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, ask.own(hidden)))
     return output
 
 
 def _distilbert(layer: Layer, hidden: torch.Tensor, ask: Ask, _: Rotary) -> torch.Tensor:
     attention = layer.attention
-    mixed = ask.mix(layer, _DISTILBERT, hidden, width=attention.attention_head_size, scale=attention.scaling)
+    width, scale, dropout = attention.attention_head_size, attention.scaling, attention.dropout.p
+    mixed = ask.mix(layer, _DISTILBERT, hidden, width=width, scale=scale, dropout=dropout)
     between = layer.sa_layer_norm(attention.out_lin(mixed) + ask.own(hidden))
     output: torch.Tensor = layer.output_layer_norm(layer.ffn(between) + between)
     return output
@@ -54,7 +55,8 @@ def _llama(layer: Layer, hidden: torch.Tensor, ask: Ask, rotary: Rotary) -> torc
         q, k = attention.q_norm(q), attention.k_norm(k)
     if rotary is not None:
         q, k = _rotated(q, *map(ask.own, rotary)), _rotated(k, *rotary)
-    mixed = ask.attention(q, k, v, width=width, scale=attention.scaling, causal=True)
+    scale, dropout = attention.scaling, attention.attention_dropout
+    mixed = ask.attention(q, k, v, width=width, scale=scale, causal=True, dropout=dropout)
     between = ask.own(hidden) + attention.o_proj(mixed)
     output: torch.Tensor = between + layer.mlp(layer.post_attention_layernorm(between))
     return output
@@ -63,7 +65,8 @@ def _llama(layer: Layer, hidden: torch.Tensor, ask: Ask, rotary: Rotary) -> torc
 def _gpt2(layer: Layer, hidden: torch.Tensor, ask: Ask, _: Rotary) -> torch.Tensor:
     attention = layer.attn
     q, k, v = torch.split(ask.project(layer, "attn.c_attn", layer.ln_1(hidden)), attention.split_size, dim=2)
-    mixed = ask.attention(ask.own(q), k, v, width=attention.head_dim, scale=attention.scaling, causal=True)
+    width, scale, dropout = attention.head_dim, attention.scaling, attention.attn_dropout.p
+    mixed = ask.attention(ask.own(q), k, v, width=width, scale=scale, causal=True, dropout=dropout)
     between = attention.resid_dropout(attention.c_proj(mixed)) + ask.own(hidden)
     output: torch.Tensor = between + layer.mlp(layer.ln_2(between))
     return output

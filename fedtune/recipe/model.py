@@ -27,5 +27,5 @@ class ModelSection(Section):
     quantization: Literal["none", "nf4"] = "none"
     """`nf4` holds the base in 4 bits (QLoRA, arXiv 2305.14314); needs a CUDA GPU and bitsandbytes."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    """Every chance of the base model to drop numbers while it trains; its own unless given. 0 lets clients of a
-    simulation share passes, which is faster."""
+    """Every chance of the base model to drop numbers while it trains; its own unless given. With 0 what frozen
+    layers make of a row is computed once and kept, and images share passes in a simulation."""

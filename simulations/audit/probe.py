@@ -40,7 +40,7 @@ class Lot:
 
     def probed(self, home: Resident) -> "Lot":
         """Those who share passes with the host: nobody, where the model has clients take turns."""
-        return self if fits(home, drops=False) is None else Lot({self.host: self.rows[self.host]}, self.host)
+        return self if fits(home) is None else Lot({self.host: self.rows[self.host]}, self.host)
 
 
 def steps_of(clients: int) -> int:

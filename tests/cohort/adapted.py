@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fedtune.adapters.attach import attach
@@ -13,6 +14,7 @@ from fedtune.adapters.layers import is_adaptable
 from fedtune.cohort.base import Pass, Predicted
 from fedtune.data.base import Rows
 from fedtune.models.base import LoadedModel
+from fedtune.models.dropout import set_chances
 from fedtune.models.head import is_inside
 from fedtune.recipe import AdapterSection, Recipe, TrainingSection
 from fedtune.recipe.federation import FederationSection
@@ -28,10 +30,10 @@ Parts = list[tuple[Rows, list[int]]]
 def adapted(family: str, *, first: int = 0, kind: str = "square", only: Sequence[str] = (), **more: Any) -> Resident:
     """A model of the family with a trained adapter far from zero on the linear layers from layer `first` on.
 
-    `only` are the ends of their names. It is in evaluation mode, so nothing is dropped.
+    `only` are the ends of their names. Nothing is dropped.
     """
     loaded: LoadedModel = whole(family)
-    loaded = replace(loaded, model=copy.deepcopy(loaded.model))
+    loaded = replace(loaded, model=set_dropout(copy.deepcopy(loaded.model), 0.0))
     targets = tuple(
         name
         for name, module in loaded.model.named_modules()
@@ -63,6 +65,17 @@ def adapted(family: str, *, first: int = 0, kind: str = "square", only: Sequence
         for parameter in attached.parameters().values():
             parameter.copy_(torch.randn(parameter.shape, generator=draw) / 5)
     return Resident.of(loaded, attached, CPU, recipe)
+
+
+def set_dropout(model: Any, chance: float) -> Any:
+    """The same model, in which everything that can drop drops by this chance."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = chance
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = chance
+    set_chances(model.config, chance)
+    return model
 
 
 def rows_of(family: str, lengths: Sequence[int], *, seed: int = 0) -> ListRows:

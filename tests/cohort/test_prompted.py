@@ -28,7 +28,7 @@ def parts_of(family: str) -> Parts:
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_a_packed_pass_computes_what_the_model_does_with_its_prompt(family: str) -> None:
     resident = adapted(family, kind="prompt")
-    assert fits(resident, drops=False) is None
+    assert fits(resident) is None
     a_pass = PackedPass(resident, None)
     assert_agree(resident, a_pass, parts_of(family))
     assert "stands before the layers" in str(a_pass.unkept)
