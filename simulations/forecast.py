@@ -11,7 +11,7 @@ from fedtune.runs.words import seconds_text
 from fedtune.training.device import choose_device
 from fedtune.training.order import count_steps
 from server.plan_schedule import Schedule, schedule_of
-from simulations.groups import cores, group_size
+from simulations.groups import cores, group_size, handed_out
 from simulations.names import client_name
 from simulations.population import Population
 from simulations.trial import Trial, trial
@@ -28,7 +28,7 @@ class Work:
 
     rounds: int
     clients: float
-    """That train in a round."""
+    """That train in a round, or are asked to."""
     rows: float
     """That each of them passes over in a round."""
     different: float
@@ -38,6 +38,8 @@ class Work:
     scored: float
     """Rows that the coordinator scores in all rounds."""
     scored_by_clients: float
+    at_once: int = 1
+    """Clients that are handed out at a time."""
     tokens: float = 1.0
     """Of a row, in the mean."""
 
@@ -45,13 +47,14 @@ class Work:
 def forecast(population: Population, processes: int, room: Room, *, done: int = 0) -> str | None:
     """About how long the rounds after `done` will take so many processes, for a person.
 
-    None where a pass cannot tell: on a GPU, which a fork cannot use; of a split model, whose body is elsewhere; under
-    virtual time, where the devices decide who trains; and where the trial came to nothing. Raises nothing: whatever is
-    wrong, the run itself says.
+    Under virtual time, where devices decide who trains, it is the most that it will take. None where a pass cannot
+    tell: on a GPU, which a fork cannot use; of a split model, whose body is elsewhere; in asynchronous rounds, where
+    workers wait for the clock; and where the trial came to nothing. Raises nothing: whatever is wrong, the run itself
+    says.
     """
     recipe = population.recipe
     cpu = choose_device(recipe.training.device).type == "cpu"
-    if done >= recipe.federation.rounds or not cpu or recipe.simulation.active or recipe.split.active:
+    if done >= recipe.federation.rounds or not cpu or recipe.federation.buffer or recipe.split.active:
         return None
     try:
         return _sentence(population, min(processes, cores()), room, done)
@@ -63,14 +66,15 @@ def forecast(population: Population, processes: int, room: Room, *, done: int = 
 def _sentence(population: Population, busy: int, room: Room, done: int) -> str | None:
     recipe, work = population.recipe, work_of(population, done)
     a_step = recipe.training.batch_size * recipe.training.accumulate
-    found = trial(population, max(1, round(work.clients)), a_step, room, processes=busy)
+    found = trial(population, work.at_once, a_step, room, processes=busy)
     if found is None:
         return None
     left = work.rounds
     rounds = f"{left}{' more' * bool(done)} round{'s' * (left > 1)}"
     again = "; said again after the first of them" if left > 1 and recipe.privacy.unit == "none" else ""
     seconds = seconds_of(work, found, busy)
-    return f"about {about(seconds)} for {rounds}, by a trial pass of {seconds_text(found.first_s)}{again}"
+    most = "at most " * recipe.simulation.active
+    return f"{most}about {about(seconds)} for {rounds}, by a trial pass of {seconds_text(found.first_s)}{again}"
 
 
 def about(seconds: float) -> str:
@@ -91,12 +95,12 @@ def seconds_of(work: Work, found: Trial, processes: int) -> float:
     met: float = min(read, work.held * processes * (1.0 - (1.0 - 1.0 / processes) ** visits))
     training = read * found.again_s + met * (found.first_s - found.again_s)
     scores = work.scored + work.scored_by_clients / processes
-    return a_token * work.tokens * (training / _side_by_side(work.clients, processes) + scores * found.score_s)
+    return a_token * work.tokens * (training / _side_by_side(work.at_once, processes) + scores * found.score_s)
 
 
-def _side_by_side(clients: float, processes: int) -> float:
-    """How many processes are busy while a round trains, in the mean: they wait for the last group."""
-    groups: int = max(1, -(-round(clients) // group_size(round(clients))))
+def _side_by_side(clients: int, processes: int) -> float:
+    """How many processes are busy while so many clients train, in the mean: they wait for the last group."""
+    groups = -(-clients // group_size(clients))
     return groups / -(-groups // processes)
 
 
@@ -112,9 +116,11 @@ def work_of(population: Population, done: int = 0) -> Work:
     test = tables(recipe.data, recipe.model, recipe.run.seed).test
     every = section.evaluate_every or section.rounds
     scorings = sum(1 for round_ in {0, section.rounds, *range(0, section.rounds, every)} if round_ > done or not done)
+    asked = min(schedule.clients * (1 + section.over_select), float(clients))
     return Work(
         rounds=section.rounds - done,
-        clients=schedule.clients,
+        clients=asked,
+        at_once=handed_out(recipe, asked),
         rows=rows,
         different=min(rows, learning),
         held=min(learning * clients, float(len(population.rows))),

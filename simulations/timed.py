@@ -15,12 +15,10 @@ from server.link.limits import CoordinatorLimits
 from simulations.cohort import CohortGrid, Handler
 from simulations.devices.clock import VirtualClock
 from simulations.devices.trip import Devices, Trip
+from simulations.groups import at_once
 
 AWAY_S = CoordinatorLimits().away_s
 """So long after a client has gone the link gives its message up, and so does this grid."""
-AT_ONCE, SHARE = 8, 4
-"""Clients that are worked on together: eight, or a quarter of those that were asked together where that is more, so
-that they can share passes. They are the same ones however many workers there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class TimedGrid(CohortGrid):
         self._devices = devices
         self._ids = np.array(list(self._names), dtype=np.int64)
         self._order = itertools.count()
-        self._at_once = AT_ONCE
+        self._at_once = at_once(0)
         self._open: list[tuple[float, int, _Sent]] = []
         """A heap by the moment before which nothing can arrive."""
         self._arriving: list[tuple[float, int, Message]] = []
@@ -78,7 +76,7 @@ class TimedGrid(CohortGrid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Take messages in, which are sent now."""
         ids = list(super().push_messages(messages))
-        self._at_once = max(AT_ONCE, -(-len(ids) // SHARE))
+        self._at_once = at_once(len(ids))
         for key in ids:
             message = self._waiting.pop(key)
             sent = self._send(message)

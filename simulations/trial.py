@@ -63,7 +63,7 @@ class Trial:
 def trial(
     population: Population, clients: int, rows: int, room: Room, *, processes: int, wait_s: float = WAIT_S
 ) -> Trial | None:
-    """Time a pass of the first clients of a round of so many, who take `rows` rows each in a step.
+    """Time a pass of the first of so many clients that are handed out at a time, who take `rows` rows each in a step.
 
     `room` is for what is kept of rows. As many `processes` as will work do it at once, for they slow each other down,
     up to `AT_ONCE`. None where it came to nothing, whatever the reason, or takes longer than `wait_s`.

@@ -24,7 +24,9 @@ from simulations.trial import Trial, keeps, measure, short, trial
 from tests.worlds import tiny_recipe, write_rows
 
 FOUND = Trial(rows=2, tokens=5.0, first_s=3.0, again_s=1.0, score_s=0.5)
-WORK = Work(rounds=10, clients=4, rows=8.0, different=8.0, held=64.0, scored=6.0, scored_by_clients=4.0, tokens=5.0)
+WORK = Work(
+    rounds=10, clients=4, rows=8.0, different=8.0, held=64.0, scored=6.0, scored_by_clients=4.0, at_once=4, tokens=5.0
+)
 EXAMPLE = {"unit": "example", "epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.25}
 
 PATIENT = partial(trial, wait_s=60.0)
@@ -52,8 +54,8 @@ def world(tiny_bert_folder: Path, tmp_path: Path) -> Any:
         (WORK, 1, 320 * 0.5 + 64 * 1.0 + 10 * 0.25),  # each row met once, then known; scores
         (WORK, 2, (320 * 0.5 + 2 * 64 * (1 - 0.5**5) * 1.0) / 2 + 8 * 0.25),
         (WORK, 4, (320 * 0.5 + 4 * 64 * (1 - 0.75**5) * 1.0) / 4 + 7 * 0.25),
-        (Work(1, 3, 8.0, 8.0, 64.0, 0.0, 0.0, tokens=5.0), 1, 24 * 0.5 + 64 * 1.0 * 24 / 64),
-        (Work(1, 3, 8.0, 8.0, 24.0, 0.0, 0.0, tokens=10.0), 2, 24 * 3.0 / 1.5),  # the second waits for the third client
+        (Work(1, 3, 8.0, 8.0, 64.0, 0.0, 0.0, 3, 5.0), 1, 24 * 0.5 + 64 * 1.0 * 24 / 64),
+        (Work(1, 3, 8.0, 8.0, 24.0, 0.0, 0.0, 3, 10.0), 2, 24 * 3.0 / 1.5),  # the second waits for the third client
     ],
 )
 def test_a_pass_is_scaled_by_rows_steps_scores_and_processes(
@@ -71,8 +73,8 @@ def test_no_more_digits_are_said_than_a_guess_has() -> None:
 def test_the_work_is_what_the_rounds_will_do(world: Any) -> None:
     population = world(federation={"rounds": 6, "evaluate_every": 4}, training={"epochs": 2})
     tokens = float(population.rows.lengths.mean())
-    assert work_of(population) == Work(6, 4, 30.0, 15.0, 60.0, 3 * 20.0, 0.0, tokens)
-    assert work_of(population, done=5) == Work(1, 4, 30.0, 15.0, 60.0, 20.0, 0.0, tokens)
+    assert work_of(population) == Work(6, 4, 30.0, 15.0, 60.0, 3 * 20.0, 0.0, 4, tokens)
+    assert work_of(population, done=5) == Work(1, 4, 30.0, 15.0, 60.0, 20.0, 0.0, 4, tokens)
 
 
 def test_the_work_counts_steps_held_out_rows_and_drawn_ones(world: Any) -> None:
@@ -80,7 +82,8 @@ def test_the_work_counts_steps_held_out_rows_and_drawn_ones(world: Any) -> None:
     population = world(
         data=held, training={"steps": 3}, federation={"rounds": 2, "evaluate_every": 0, "evaluate_clients": 2}
     )
-    assert work_of(population) == Work(2, 4, 12.0, 12.0, 60.0, 0.0, 2 * 2 * 5.0, float(population.rows.lengths.mean()))
+    tokens = float(population.rows.lengths.mean())
+    assert work_of(population) == Work(2, 4, 12.0, 12.0, 60.0, 0.0, 2 * 2 * 5.0, 4, tokens)
     drawn = world(privacy=EXAMPLE | {"epsilon": None, "noise_multiplier": 1.0}, training={"steps": 3})
     assert work_of(drawn).rows == pytest.approx(3 * 0.25 * 15)
 
@@ -191,8 +194,21 @@ def test_nothing_is_said_where_a_pass_cannot_tell(world: Any, monkeypatch: pytes
     asked: list[object] = []
     monkeypatch.setattr("simulations.forecast.trial", lambda *_, **__: asked.append(1))
     assert forecast(world(), 1, USUAL, done=3) is None
-    assert forecast(world(simulation={"rows_per_s": 1.0}), 1, USUAL) is None
+    buffered = {"rounds": 3, "buffer": 2, "concurrency": 2}
+    assert forecast(world(simulation={"rows_per_s": 1.0}, federation=buffered), 1, USUAL) is None
     assert asked == []
+
+
+def test_under_virtual_time_it_is_the_most_that_all_who_are_asked_take(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Trial(rows=10, tokens=8.0, first_s=0.05, again_s=0.05, score_s=0.01)
+    monkeypatch.setattr("simulations.forecast.trial", lambda *_, **__: found)
+    rounds = {"rounds": 3, "clients_per_round": 2, "over_select": 0.5}
+    virtual = world(simulation={"rows_per_s": 1.0}, federation=rounds)
+    assert work_of(virtual).clients == 3
+    assert work_of(world(federation=rounds | {"over_select": 4.0})).clients == len(virtual.names)
+    assert str(forecast(virtual, 1, USUAL)).startswith("at most about 5 s for 3 rounds, by a trial pass of ")
 
 
 def test_a_run_says_it_at_its_start_and_ends_with_the_same_bytes(

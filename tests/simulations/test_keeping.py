@@ -82,8 +82,8 @@ def test_a_run_ends_with_the_same_bytes_whatever_is_kept(
         assert f"; {said}; " in sharing(recipe, 12, room_of(gb, folder, processes=2, device=CPU))
     assert sharing(recipe, 2).endswith(f"too few to share passes; rows end to end without padding; {kept}; {PRUNED}")
     dropping = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dropout": 0.1})})
-    assert sharing(dropping, 2, room_of(0.0, None, processes=2, device=CPU)).endswith(
-        "; training keeps nothing of rows"
+    assert "; nothing kept of rows, because the model drops numbers at random, others each time; " in sharing(
+        dropping, 2, room_of(0.0, None, processes=2, device=CPU)
     )
 
     def ends(name: str, *options: str) -> tuple[list[str], Counts]:

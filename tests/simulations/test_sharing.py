@@ -24,14 +24,17 @@ def recipe(
     *,
     dropout: float | None = 0.0,
     per_round: int = 0,
+    over_select: float = 0.0,
     buffer: int = 0,
+    simulation: dict[str, Any] | None = None,
     privacy: dict[str, Any] | None = None,
 ) -> Recipe:
     return Recipe.model_validate(
         {
             "model": {"name": str(folder), "labels": ("a", "b"), "dropout": dropout},
             "training": {"device": "cpu"},
-            "federation": {"clients_per_round": per_round, "buffer": buffer},
+            "federation": {"clients_per_round": per_round, "over_select": over_select, "buffer": buffer},
+            "simulation": simulation or {},
             "privacy": privacy or {},
         }
     )
@@ -55,7 +58,15 @@ def recipe(
             "clients take turns, because in asynchronous rounds each begins and ends when it does; rows",
         ),
         ({"privacy": EXAMPLE}, 8, "clients take turns, because a round asks for too few to share passes"),
-        ({"dropout": None}, 100, "model.dropout = 0"),
+        (
+            {"dropout": None},
+            100,
+            "up to 13 clients share each pass through the base model; rows end to end without padding",
+        ),
+        ({"dropout": None}, 100, "; each row with dropout of its own; last layer on the class token alone"),
+        ({"per_round": 60, "over_select": 0.5}, 100, "up to 12 clients share each pass through the base model"),
+        ({"per_round": 60, "simulation": {"rows_per_s": 1.0}}, 100, "up to 2 clients share each pass"),
+        ({"per_round": 30, "simulation": {"rows_per_s": 1.0}}, 100, "a round asks for too few to share passes"),
         (
             {"dropout": None, "privacy": EXAMPLE},
             100,

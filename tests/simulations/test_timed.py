@@ -16,7 +16,8 @@ from server.exchange import Exchange, Reply
 from server.roster import Roster
 from simulations.devices.device import device_of
 from simulations.devices.make import make_devices
-from simulations.timed import AT_ONCE, AWAY_S, SHARE, TimedGrid
+from simulations.groups import AT_ONCE, SHARE
+from simulations.timed import AWAY_S, TimedGrid
 
 TASK = b"t" * 1000
 
