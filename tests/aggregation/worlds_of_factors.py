@@ -113,9 +113,17 @@ def whole_product(frame: Frame, world: Global) -> Dense:
 
 def client_product(frame: Frame, world: Global, contribution: Contribution, module: str) -> torch.Tensor:
     """scale·Bₖ·Aₖ (out, in) of a client after its training, the shift left out."""
+    return product(frame, _trained(frame, world, contribution), module)
+
+
+def _trained(frame: Frame, world: Global, contribution: Contribution) -> dict[str, torch.Tensor]:
     state = narrow(world.state, frame.axes, contribution.slots)
-    trained = {name: state[name].double() + contribution.delta.get(name, torch.zeros(())).double() for name in state}
-    return product(frame, trained, module)
+    return {name: state[name].double() + contribution.delta.get(name, torch.zeros(())).double() for name in state}
+
+
+def _size(frame: Frame, world: Global, contribution: Contribution, module: str) -> float:
+    sizes = {name: tensor.abs() for name, tensor in _trained(frame, world, contribution).items()}
+    return float(product(frame, sizes, module).norm())
 
 
 def mean_product(frame: Frame, world: Global, contributions: Sequence[Contribution]) -> Dense:
@@ -130,11 +138,14 @@ def mean_product(frame: Frame, world: Global, contributions: Sequence[Contributi
 
 
 def error(frame: Frame, world: Global, after: Global, contributions: Sequence[Contribution]) -> float:
-    """How far the new product is from Σ pₖ·ΔWₖ, relative to Σ pₖ·‖ΔWₖ‖: the largest over the modules."""
+    """How far the new product is from Σ pₖ·ΔWₖ, the largest over the modules.
+
+    Relative to Σ pₖ·‖scale·|Bₖ|·|Aₖ|‖: what products lose to rounding is a share of their terms, which may cancel.
+    """
     total = sum(contribution.weight for contribution in contributions)
     expected, found = mean_product(frame, world, contributions), whole_product(frame, after)
     worst = 0.0
     for module in frame.modules:
-        size = sum(c.weight / total * float(client_product(frame, world, c, module).norm()) for c in contributions)
+        size = sum(c.weight / total * _size(frame, world, c, module) for c in contributions)
         worst = max(worst, float((found[module] - expected[module]).norm()) / size)
     return worst

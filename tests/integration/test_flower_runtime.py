@@ -17,6 +17,7 @@ from fedtune.runs.folder import RunFolder
 from server.app import make_app, run_config
 from server.listener import Listener
 from simulations.cohort import CohortGrid, work_with
+from simulations.groups import Grouped, singly
 from tests.integration.processes import eventually, free_port
 from tests.worlds import tiny_recipe, write_rows
 
@@ -94,9 +95,9 @@ def recipe_of(model, test_rows, folder, name):
 
 
 def simulated(recipe, files):
-    """The same round over the cohort Grid, by the names that Flower gave the clients."""
+    """The same round over the cohort Grid, by the names that Flower gave the clients, each alone as there."""
     data = {name: LocalData(path) for name, path in files.items()}
-    grid = CohortGrid(list(files), work_with(Workplace(lambda name, bench: data[name](name, bench))))
+    grid = CohortGrid(list(files), work_with(Grouped(Workplace(lambda name, bench: data[name](name, bench)), singly)))
     make_app(Listener())(grid, Context(1, 1, {}, RecordDict(), dict(run_config(recipe, resume=False))))
     return RunFolder.open(Path(recipe.run.folder) / recipe.run.name).rounds()
 

@@ -18,7 +18,8 @@ from fedtune.errors import PrivacyError
 
 RATES = (0.1, 0.03, 0.01, 0.003, 0.001)
 """Rates of false alarms that `cosine_bound` tries; fixed beforehand, each paid for."""
-_LARGEST = 600.0
+LARGEST = 600.0
+"""The largest ε that is looked for: e^ε has to be a number."""
 
 
 def null_threshold(dimension: int, rate: float) -> float:
@@ -63,16 +64,16 @@ def cosine_bound(cosines: Mapping[str, float], *, dimension: int, delta: float, 
 
 
 def two_normals_epsilon(left: tuple[float, float], right: tuple[float, float], delta: float) -> float:
-    """The least ε ≥ 0 at which two normals (mean, standard deviation) are (ε, δ)-close both ways; inf where none is."""
+    """The least ε ≥ 0 at which two normals (mean, standard deviation) are (ε, δ)-close both ways; inf above `LARGEST`."""
 
     def excess(epsilon: float) -> float:
         return max(_divergence(left, right, epsilon), _divergence(right, left, epsilon)) - delta
 
     if excess(0.0) <= 0:
         return 0.0
-    if excess(_LARGEST) > 0:
+    if excess(LARGEST) > 0:
         return math.inf
-    return float(brentq(excess, 0.0, _LARGEST, xtol=1e-9))
+    return float(brentq(excess, 0.0, LARGEST, xtol=1e-9))
 
 
 def _divergence(p: tuple[float, float], q: tuple[float, float], epsilon: float) -> float:
