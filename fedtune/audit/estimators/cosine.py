@@ -64,7 +64,10 @@ def cosine_bound(cosines: Mapping[str, float], *, dimension: int, delta: float, 
 
 
 def two_normals_epsilon(left: tuple[float, float], right: tuple[float, float], delta: float) -> float:
-    """The least ε ≥ 0 at which two normals (mean, standard deviation) are (ε, δ)-close both ways; inf above `LARGEST`."""
+    """The least ε ≥ 0 at which two normals (mean, standard deviation) are (ε, δ)-close both ways.
+
+    inf where it is above `LARGEST`.
+    """
 
     def excess(epsilon: float) -> float:
         return max(_divergence(left, right, epsilon), _divergence(right, left, epsilon)) - delta
