@@ -32,7 +32,8 @@ class CohortDropout(CohortModule):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """All or the read tokens of the stream, or one a row."""
-        if not self.training or not self.p:
+        # The mode is that of the module whose place it takes: it may be set before this one stands there.
+        if not self.alone.training or not self.p:
             return x
         if self._lane.drops is None:
             raise ValueError("rows have no seeds to draw their dropout by")

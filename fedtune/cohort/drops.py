@@ -1,8 +1,8 @@
 """Dropout of rows that share a pass: each row's masks are its own, drawn by its seed alone.
 
-They are those of the row alone in the model's own forward pass with torch's CPU generator at that seed: one number for
-each of the row's own tokens, heads and features, dropout after dropout in the order in which the model comes to them.
-So they do not depend on who else is in the pass, on padding, or on how a batch is cut into passes.
+On a CPU they are those of the row alone in the model's own forward pass with torch's generator at that seed: a number
+for each of the row's own tokens, heads and features, dropout after dropout as the model comes to them. So they do not
+depend on who else is in the pass, on padding, or on how a batch is cut into passes.
 
 Shape suffixes: R = rows, N = tokens of all rows, M = those that are read, H = heads, Q = queries, K = keys of a padded
 row.

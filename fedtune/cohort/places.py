@@ -74,7 +74,7 @@ class Places:
         inside = read.cpu().numpy() - np.repeat(np.cumsum(tokens) - tokens, asking)
         sets = [(rows, _padded(rows, asking), _padded(rows, tokens)) for rows in _alike(tokens)]
         groups = tuple(_group(rows, keys, queries[0], inside, device) for rows, queries, keys in sets)
-        return cls(groups, _index([q for _, q, _ in sets], device), _index([k for _, _, k in sets], device), True)
+        return cls(groups, _index([q for _, q, _ in sets], device), _index([k for _, _, k in sets], device), reads=True)
 
 
 def _alike(lengths: Ints) -> Iterator[Ints]:

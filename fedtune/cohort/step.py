@@ -17,8 +17,8 @@ from fedtune.split.base import Share
 from fedtune.state import State
 from fedtune.training.base import NOBODY, Assignment, LocalResult, Score
 from fedtune.training.evaluate import plain_outputs, score_rows
-from fedtune.training.loop import train_client
-from fedtune.training.memory import ran_out
+from fedtune.training.loop import SMALLER, train_client
+from fedtune.training.memory import ran_out, within_memory
 from fedtune.training.resident import Resident
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ class CohortStep:
         rows' dropout is what it was beside others."""
         if self._works is None or not self._works.drops or not self._lots([assignment]):
             return train_client(self._resident, assignment)
-        (outcome,) = train_lot(self._works, [assignment])
+        with within_memory(self._resident.device, advice=SMALLER):
+            (outcome,) = train_lot(self._works, [assignment])
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

@@ -44,6 +44,7 @@ def compare(home: Resident, cohort: list[Assignment], drawn: Drawn = DRAWN, **op
     [
         ("bert", "lora", {"optimizer": "sgd", "lr": 0.5, "proximal": 0.5}),
         ("bert", "ravan", {"optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.1, "head_lr": 1e-2}),
+        ("bert", "dropping", {"optimizer": "sgd", "lr": 0.5}),
         ("vit", "square", {"optimizer": "sgd", "lr": 0.5, "momentum": 0.9, "schedule": "linear"}),
         ("vit", "lora", {"optimizer": "adamw", "lr": 3e-3}),
         ("llama", "ravan", {"optimizer": "sgd", "lr": 0.5, "warmup_fraction": 0.4}),

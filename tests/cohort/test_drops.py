@@ -21,6 +21,7 @@ from fedtune.cohort.room import USUAL
 from fedtune.cohort.step import CohortStep
 from fedtune.cohort.works import Works
 from fedtune.data.base import Batch
+from fedtune.errors import TrainingError
 from fedtune.recipe.privacy import PrivacySection
 from fedtune.seeds import generator
 from fedtune.training.base import Assignment, LocalResult
@@ -209,6 +210,18 @@ def test_a_pass_that_fails_leaves_clients_their_dropout(
     assert distance(list(step.train(cohort)), expected) < 1e-6
     assert calls[0] == 3
     assert set(calls[1:]) == {1}
+
+
+def test_too_little_memory_for_one_is_said(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Predicted:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    home = with_training(dropping(build(request, "bert", "square")), batch_size=2)
+    monkeypatch.setattr(PackedPass, "logits", full)
+    results = CohortStep(home).train([client(home, "bert", number, 3) for number in range(2)])
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=r"cpu ran out of memory; lower training\.batch_size"):
+            next(results)
 
 
 def test_nothing_is_kept_of_rows_that_are_dropped_from(request: pytest.FixtureRequest) -> None:

@@ -21,6 +21,7 @@ from fedtune.training.schedule import rate_factor
 ADAPTERS = {
     "square": AdapterSection(kind="square", rank=4, targets="all-linear"),
     "lora": AdapterSection(kind="lora", init="kaiming", rank=3, alpha=6.0, targets="attention"),
+    "dropping": AdapterSection(kind="lora", init="kaiming", rank=3, dropout=0.4, targets="attention"),
     "ffa": AdapterSection(kind="lora", init="kaiming", rank=3, freeze_a=True, targets="attention"),
     "ravan": AdapterSection(kind="ravan", init="random", rank=2, heads=3, targets="attention"),
     "prompt": AdapterSection(kind="prompt", init="random", prompt_tokens=3),
