@@ -37,9 +37,12 @@ from fedtune.training.resident import Resident
 from fedtune.training.sequential import SequentialStep
 
 BAR, MEMORY_BAR, STEPS, ROWS = 1.05, 1.2, 2, 8
+LAST = tuple(f"encoder.layer.5.attention.self.{name}" for name in ("query", "value"))
 ADAPTERS = {
     "square, rank 32": AdapterSection(kind="square", rank=32, targets=("query", "value")),
     "lora, rank 8": AdapterSection(kind="lora", init="kaiming", rank=8, targets=("query", "value")),
+    "square, rank 32, last layer": AdapterSection(kind="square", rank=32, targets=LAST),
+    "lora, rank 8, last layer": AdapterSection(kind="lora", init="kaiming", rank=8, targets=LAST),
 }
 LARGE = AdapterSection(kind="lora", init="kaiming", rank=64, targets="all-linear")
 

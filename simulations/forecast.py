@@ -100,7 +100,7 @@ def seconds_of(work: Work, found: Trial, processes: int) -> float:
 
 def _side_by_side(clients: int, processes: int) -> float:
     """How many processes are busy while so many clients train, in the mean: they wait for the last group."""
-    groups = -(-clients // group_size(clients))
+    groups = -(-clients // group_size(clients, cores()))
     return groups / -(-groups // processes)
 
 

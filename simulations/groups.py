@@ -3,20 +3,27 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from fedtune.recipe import Recipe
+from fedtune.training.device import choose_device
 
 Jobs = Sequence[tuple[str, bytes]]
 """(client, task) pairs."""
-Cut = Callable[[Jobs], list[Jobs]]
-"""Says which jobs are handed out together, in order."""
+Group = Sequence[int]
+"""Positions of jobs that are handed out together, ascending."""
+Cut = Callable[[Jobs], list[Group]]
+"""Says which jobs are handed out together: every job in one group, groups in the order of their first jobs."""
+Rows = Callable[[str], int]
+"""How many rows a client learns from."""
 AT_ONCE, SHARE = 8, 4
 """Under a virtual clock clients are worked on eight at a time, or a quarter of those that were asked together where
 that is more, so that they can share passes. They are the same ones however many workers there are."""
-A_CORE, LARGEST = 2, 32
-"""A round is dealt in two groups a core, so that as many workers have something to do, to the end of the round. A
-group's size ends at 32, where passes have long been full and a group's tensors take memory."""
+A_CORE, ENOUGH, LARGEST = 2, 16, 32
+"""A round is dealt in two groups a core, so that all have something to do to the end of it, but in one a core rather
+than in groups of fewer than 16: what a pass costs beside its rows would weigh too much. A group's size ends at 32,
+where passes have long been full and a group's tensors take memory."""
 
 
 class Answers(Protocol):
@@ -51,39 +58,63 @@ def asked_in_a_round(recipe: Recipe, clients: int) -> int:
     return min(math.ceil((section.clients_per_round or clients) * (1 + section.over_select)), clients)
 
 
-def group_size(clients: int) -> int:
-    """How many of a round's clients are handed out together: by their number and the machine, never by the workers."""
-    return max(1, min(LARGEST, -(-clients // (A_CORE * cores()))))
+def lanes(recipe: Recipe) -> int:
+    """How many groups this machine works on side by side: one a core, or one where a GPU does the work."""
+    return cores() if choose_device(recipe.training.device).type == "cpu" else 1
 
 
-def groups(jobs: Jobs) -> list[Jobs]:
-    """The jobs of a round in groups of `group_size`, in order; the last may be smaller."""
-    size = group_size(len(jobs))
-    return [jobs[start : start + size] for start in range(0, len(jobs), size)]
+def group_size(clients: int, side_by_side: int) -> int:
+    """Up to how many of so many clients are in a group, where so many groups are worked on side by side."""
+    each = 1 if side_by_side == 1 else max(1, min(A_CORE, clients // (ENOUGH * side_by_side)))
+    waves = max(each, -(-clients // (LARGEST * side_by_side)))
+    return max(1, -(-clients // (waves * side_by_side)))
 
 
-def singly(jobs: Jobs) -> list[Jobs]:
-    """Each job alone: for those that share nothing."""
-    return [[job] for job in jobs]
+def in_a_group(recipe: Recipe, clients: int) -> int:
+    """Up to how many of a recipe's so many clients are in a group, where nothing but the recipe decides."""
+    return group_size(handed_out(recipe, asked_in_a_round(recipe, clients)), lanes(recipe))
 
 
-def cut_of(recipe: Recipe) -> Cut:
-    """Which jobs of a recipe share passes.
+def groups(jobs: Jobs, *, side_by_side: int, rows: Rows | None = None) -> list[Group]:
+    """The jobs of a round in groups of up to `group_size`.
 
-    In asynchronous rounds none do: who is at work together is not after a resume, and no byte may change by that.
+    The groups that are worked on side by side have about as much to do, by the `rows` of their clients; as they come
+    where those are not to be looked at.
     """
-    return singly if recipe.federation.buffer else groups
+    size = group_size(len(jobs), side_by_side)
+    if rows is None:
+        return [range(start, min(start + size, len(jobs))) for start in range(0, len(jobs), size)]
+    found: list[Group] = []
+    for start in range(0, len(jobs), size * side_by_side):
+        clients = [client for client, _ in jobs[start : start + size * side_by_side]]
+        dealt = _even([rows(client) for client in clients], size)
+        found += [[start + place for place in group] for group in dealt]
+    return found
 
 
-class Grouped:
-    """A workplace of this process that is handed the same groups as workers are: the replies are the same bytes."""
+def _even(weights: Sequence[int], size: int) -> list[list[int]]:
+    """Positions in groups of up to `size`, the heaviest first, each to the group that has least and has room."""
+    found: list[list[int]] = [[] for _ in range(-(-len(weights) // size))]
+    loads = [0] * len(found)
+    for place in sorted(range(len(weights)), key=lambda place: -weights[place]):
+        chosen = min((n for n in range(len(found)) if len(found[n]) < size), key=lambda n: (loads[n], len(found[n])))
+        found[chosen].append(place)
+        loads[chosen] += weights[place]
+    return sorted(sorted(group) for group in found if group)
 
-    def __init__(self, answers: Answers, cut: Cut = groups) -> None:
-        """`cut` says which jobs are handed out together."""
-        self._answers = answers
-        self._cut = cut
 
-    def answer_all(self, jobs: Jobs) -> Iterator[bytes]:
-        """The replies, in order."""
-        for group in self._cut(jobs):
-            yield from self._answers.answer_all(group)
+def singly(jobs: Jobs) -> list[Group]:
+    """Each job alone: for those that share nothing."""
+    return [[position] for position in range(len(jobs))]
+
+
+def cut_of(recipe: Recipe, rows: Rows | None = None) -> Cut:
+    """Which jobs of a recipe share passes, by their number, this machine, and the `rows` that each client learns from.
+
+    In asynchronous rounds none do: who is at work together is not after a resume, and no byte may change by that. Under
+    DP-SGD nobody's rows have a say, nor their number; nor have they where every client takes as many steps.
+    """
+    if recipe.federation.buffer:
+        return singly
+    looked_at = None if recipe.privacy.unit == "example" or recipe.training.steps is not None else rows
+    return partial(groups, side_by_side=lanes(recipe), rows=looked_at)

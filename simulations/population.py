@@ -50,6 +50,10 @@ class Population:
         part = self.parts[position_of(client)]
         return client_data(self.rows.subset(part), self.recipe.data, seed=self.recipe.run.seed, client=client)
 
+    def rows_of(self, client: str) -> int:
+        """How many rows a client learns from, without them being read."""
+        return self.sizes(client)[0]
+
     def sizes(self, client: str) -> tuple[int, int]:
         """How many rows a client learns from and how many it holds out, without them being read."""
         position = position_of(client)

@@ -6,7 +6,7 @@ from fedtune.cohort.passes import pass_for
 from fedtune.cohort.room import USUAL, Room
 from fedtune.recipe import Recipe
 from fedtune.training.resident import resident
-from simulations.groups import asked_in_a_round, group_size, handed_out
+from simulations.groups import in_a_group
 
 
 def sharing(recipe: Recipe, clients: int, room: Room = USUAL) -> str:
@@ -14,7 +14,7 @@ def sharing(recipe: Recipe, clients: int, room: Room = USUAL) -> str:
 
     `room` is for what is kept of rows.
     """
-    size = group_size(handed_out(recipe, asked_in_a_round(recipe, clients)))
+    size = in_a_group(recipe, clients)
     home, private = resident(recipe), recipe.privacy.unit == "example"
     alone = _why_alone(recipe, size)
     if reason := fits(home) or (alone if private else None):

@@ -22,9 +22,10 @@ from simulations.bodies import BodiesAlong
 from simulations.cluster.connect import connected, machines_of
 from simulations.cluster.hire import actors_for, hire
 from simulations.cohort import CohortGrid, work_with
+from simulations.dealt import Grouped
 from simulations.devices.make import make_devices
 from simulations.forecast import forecast
-from simulations.groups import Answers, Grouped, cut_of
+from simulations.groups import Answers, cut_of
 from simulations.keeping import room_of
 from simulations.place import Place, kept_in
 from simulations.population import Population
@@ -82,7 +83,7 @@ def simulate(
                 said.noted(sentence)
             # Loaded before workers are forked, which share its memory.
             place = Place.of(population, copies, keep=kept_in(recipe), room=room, alone=count == 1)
-            cut = cut_of(recipe)
+            cut = cut_of(recipe, population.rows_of)
             answers = (
                 stack.enter_context(Workers(place.apart, count, cut)) if count > 1 else Grouped(place.workplace, cut)
             )

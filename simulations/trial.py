@@ -28,7 +28,7 @@ from fedtune.recipe import Recipe
 from fedtune.training.base import Assignment, LocalStep
 from fedtune.training.make import local_step, scoring_step
 from fedtune.training.resident import Resident, resident
-from simulations.groups import group_size
+from simulations.groups import group_size, lanes
 from simulations.names import client_name
 from simulations.population import Population
 
@@ -158,12 +158,13 @@ def _first(shares: Sequence[EncodedRows], rows: int) -> list[EncodedRows]:
 def _shares(population: Population, clients: int, rows: int) -> list[EncodedRows]:
     """A step's rows of clients that train together, until a pass is full."""
     shares: list[EncodedRows] = []
-    for position in range(min(len(population.parts), 4 * group_size(clients))):
+    size = group_size(clients, lanes(population.recipe))
+    for position in range(min(len(population.parts), 4 * size)):
         with suppress(DataError):  # it holds none
             held = population.data(client_name(position)).train
             if isinstance(held, EncodedRows) and len(held):
                 shares.append(held.subset(range(min(rows, len(held)))))
-        if len(shares) == group_size(clients) or sum(int(one.lengths.sum()) for one in shares) >= CPU_TOKENS:
+        if len(shares) == size or sum(int(one.lengths.sum()) for one in shares) >= CPU_TOKENS:
             break
     return shares
 

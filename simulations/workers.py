@@ -13,7 +13,8 @@ from types import TracebackType
 import torch
 
 from fedtune.errors import RunError
-from simulations.groups import Answers, Cut, Jobs, cores, groups
+from simulations.dealt import Deal
+from simulations.groups import Answers, Cut, Jobs, cores
 
 _AHEAD = 2
 """Groups taken on for each worker before the first of their replies is collected."""
@@ -32,7 +33,7 @@ class Workers:
     Fork before anything else in this process has used torch's threads: set them to one first.
     """
 
-    def __init__(self, answers: Answers, count: int, cut: Cut = groups) -> None:
+    def __init__(self, answers: Answers, count: int, cut: Cut) -> None:
         """`cut` says which jobs are handed out together."""
         self._cut = cut
         self._ends: list[Connection] = []
@@ -40,23 +41,18 @@ class Workers:
 
     def answer_all(self, jobs: Jobs) -> Iterator[bytes]:
         """The replies, in order; raises RunError where a worker has died."""
-        waiting = deque(self._cut(jobs))
-        first, ahead = 0, _AHEAD * len(self._ends) * max(map(len, waiting), default=0)
+        deal = Deal(jobs, self._cut, _AHEAD * len(self._ends))
         idle, running = deque(self._ends), dict[Connection, deque[int]]()
-        done: dict[int, bytes] = {}
         try:
-            for position in range(len(jobs)):
-                while position not in done:
-                    while idle and waiting and first < position + ahead:
-                        end, group = idle.popleft(), waiting.popleft()
-                        _give(end, group)
-                        running[end] = deque(range(first, first + len(group)))
-                        first += len(group)
-                    _collect(running, done, idle)
-                yield done.pop(position)
+            while not deal.is_done:
+                while idle and (group := deal.hand_out()) is not None:
+                    _give(idle[0], deal.jobs(group))
+                    running[idle.popleft()] = deque(group)
+                _collect(running, deal, idle)
+                yield from deal.take()
         finally:
             while running:
-                _collect(running, done, idle)
+                _collect(running, deal, idle)
 
     def __enter__(self) -> "Workers":
         return self
@@ -117,16 +113,17 @@ def _take(end: Connection) -> Jobs:
     return jobs
 
 
-def _collect(running: dict[Connection, deque[int]], done: dict[int, bytes], idle: deque[Connection]) -> None:
+def _collect(running: dict[Connection, deque[int]], deal: Deal, idle: deque[Connection]) -> None:
     """Take in what is ready, waiting for at least one reply; who has sent all of a group's is idle."""
     for end in wait(list(running)):
         if not isinstance(end, Connection):
             continue
         try:
-            done[running[end].popleft()] = end.recv_bytes()
+            reply = end.recv_bytes()
         except (EOFError, OSError) as error:
             del running[end]
             raise _died() from error
+        deal.bring(running[end].popleft(), reply)
         if not running[end]:
             del running[end]
             idle.append(end)

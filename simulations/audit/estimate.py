@@ -6,7 +6,7 @@ from fedtune.audit.canaries.evidence import gradient_of
 from fedtune.training.resident import resident
 from simulations.audit.probe import SUMS, steps_of
 from simulations.audit.run import Prepared
-from simulations.groups import asked_in_a_round, group_size, handed_out
+from simulations.groups import in_a_group
 
 _BATCHED = 0.4
 """Of a row's time alone, what it takes among others."""
@@ -29,8 +29,7 @@ def _one_pass(prepared: Prepared) -> float:
 
 def _probed_rows(prepared: Prepared) -> float:
     """Rows whose gradients the direct tests take one by one, of as many clients as share passes."""
-    recipe, clients = prepared.recipe, len(prepared.canaries.names)
-    lot = group_size(handed_out(recipe, asked_in_a_round(recipe, clients)))
+    lot = in_a_group(prepared.recipe, len(prepared.canaries.names))
     return lot * (steps_of(lot) + SUMS) * len(prepared.rows) * prepared.plan.sampling_rate
 
 

@@ -19,7 +19,7 @@ from fedtune.wire import Task
 from simulations.audit.probe import Lot, probe
 from simulations.audit.setting import Released, Side, Told
 from simulations.audit.watched import Watched
-from simulations.groups import Answers, asked_in_a_round, group_size, handed_out
+from simulations.groups import Answers, in_a_group
 from simulations.population import Population
 
 
@@ -75,7 +75,7 @@ class ExampleCanaries:
         The neighbours hold their rows as a simulation gives them.
         """
         host = max(self._rows, key=lambda name: len(self._rows[name]))
-        size = group_size(handed_out(self._recipe, asked_in_a_round(self._recipe, len(self.names))))
+        size = in_a_group(self._recipe, len(self.names))
         start = max(0, min(self.names.index(host) - size // 2, len(self.names) - size))
         rows = {name: self._data[name].train for name in self.names[start : start + size]}
         return Lot({**rows, host: self._rows[host]}, host)

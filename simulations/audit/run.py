@@ -40,7 +40,8 @@ from server.listener import Listener
 from simulations.audit.clients import ClientCanaries
 from simulations.audit.examples import ExampleCanaries
 from simulations.audit.setting import Canaries, Released, Told, audited, untold
-from simulations.groups import Grouped, cut_of
+from simulations.dealt import Grouped
+from simulations.groups import cut_of
 from simulations.population import Population
 from simulations.simulate import run_with
 from simulations.workers import Workers, default_workers

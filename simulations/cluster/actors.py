@@ -12,7 +12,8 @@ from typing import Any
 from fedtune.errors import RunError
 from simulations.cluster.desk import Desk, Setup
 from simulations.cluster.packs import join_jobs, split
-from simulations.groups import Cut, Jobs, groups
+from simulations.dealt import Deal
+from simulations.groups import Cut, Group, Jobs
 
 _AHEAD = 2
 """Groups taken on for each actor before the first of their replies is collected."""
@@ -27,7 +28,7 @@ class Actors:
     machines round alike; no more than a few groups of them are held at once. A cluster's size has no say in the groups.
     """
 
-    def __init__(self, ray: Any, setup: Setup, needs: Mapping[str, float], cut: Cut = groups) -> None:
+    def __init__(self, ray: Any, setup: Setup, needs: Mapping[str, float], cut: Cut) -> None:
         """`setup.processes` actors, each of which `needs` so much of the cluster (`num_cpus`, `num_gpus`).
 
         Raises RunError where they find no place, cannot load, or hold another model or other rows than one another.
@@ -51,22 +52,19 @@ class Actors:
 
     def answer_all(self, jobs: Jobs) -> Iterator[bytes]:
         """The replies, in order; raises RunError where an actor has died."""
-        waiting = deque(self._cut(jobs))
-        first, ahead = 0, _AHEAD * len(self._actors) * max(map(len, waiting), default=0)
-        idle, running = deque(self._actors), dict[Any, tuple[Any, int]]()
-        done: dict[int, bytes] = {}
+        deal = Deal(jobs, self._cut, _AHEAD * len(self._actors))
+        idle, running = deque(self._actors), dict[Any, tuple[Any, Group]]()
         try:
-            for position in range(len(jobs)):
-                while position not in done:
-                    while idle and waiting and first < position + ahead:
-                        actor, group = idle.popleft(), waiting.popleft()
-                        running[actor.answer.remote(join_jobs(group))] = actor, first
-                        first += len(group)
-                    (ready,), _ = self._ray.wait(list(running))
-                    actor, start = running.pop(ready)
-                    done |= enumerate(split(self._get(ready)), start)
-                    idle.append(actor)
-                yield done.pop(position)
+            while not deal.is_done:
+                while idle and (group := deal.hand_out()) is not None:
+                    actor = idle.popleft()
+                    running[actor.answer.remote(join_jobs(deal.jobs(group)))] = actor, group
+                (ready,), _ = self._ray.wait(list(running))
+                actor, group = running.pop(ready)
+                for position, reply in zip(group, split(self._get(ready)), strict=True):
+                    deal.bring(position, reply)
+                idle.append(actor)
+                yield from deal.take()
         finally:
             if running:
                 self._ray.wait(list(running), num_returns=len(running))

@@ -13,7 +13,7 @@ from simulations.cluster.actors import Actors
 from simulations.cluster.connect import is_here
 from simulations.cluster.desk import Setup
 from simulations.cluster.prints import print_of
-from simulations.groups import cut_of, group_size
+from simulations.groups import cut_of, group_size, lanes
 from simulations.place import kept_in
 from simulations.population import Population
 
@@ -37,7 +37,7 @@ def actors_for(ray: Any, recipe: Recipe, workers: int | None, clients: int) -> i
     if section.buffer:  # each is handed out alone
         return min(workers or there, section.concurrency or clients, clients)
     asked = min(section.clients_per_round or clients, clients)
-    return min(workers or there, -(-asked // group_size(asked)))
+    return min(workers or there, -(-asked // group_size(asked, lanes(recipe))))
 
 
 def hire(ray: Any, recipe: Recipe, population: Population, room: Room) -> Actors:
@@ -59,7 +59,7 @@ def hire(ray: Any, recipe: Recipe, population: Population, room: Room) -> Actors
         processes=room.processes,
     )
     needs = {"num_cpus": 0, "num_gpus": 1} if resource_of(ray, recipe) == "GPU" else {"num_cpus": 1}
-    actors = Actors(ray, setup, needs, cut_of(recipe))
+    actors = Actors(ray, setup, needs, cut_of(recipe, population.rows_of))
     try:
         actors.check(print_of(population))
     except BaseException:

@@ -17,7 +17,8 @@ from fedtune.runs.folder import RunFolder
 from server.app import make_app, run_config
 from server.listener import Listener
 from simulations.cohort import CohortGrid, work_with
-from simulations.groups import Grouped, singly
+from simulations.dealt import Grouped
+from simulations.groups import singly
 from tests.integration.processes import eventually, free_port
 from tests.worlds import tiny_recipe, write_rows
 

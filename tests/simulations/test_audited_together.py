@@ -33,7 +33,7 @@ LINES = (
 @pytest.fixture
 def prepared(tiny_bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
     """Nine clients in lots of five and four."""
-    monkeypatch.setattr("simulations.groups.cores", lambda: 1)
+    monkeypatch.setattr("simulations.groups.cores", lambda: 2)
     monkeypatch.setattr("server.run.draw_plots", lambda _: {})
     rows = write_rows(tmp_path / "rows.jsonl", 84)
     return Prepared.of(recipe_for(tiny_bert_folder, rows, tmp_path / "runs", *LINES), 6)

@@ -61,7 +61,7 @@ def world(tiny_bert_folder: Path, tmp_path: Path) -> Any:
 def test_a_pass_is_scaled_by_rows_steps_scores_and_processes(
     work: Work, processes: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simulations.groups.cores", lambda: 4)
+    monkeypatch.setattr("simulations.forecast.cores", lambda: 4)
     assert seconds_of(work, FOUND, processes) == pytest.approx(seconds)
 
 

@@ -50,7 +50,7 @@ def test_a_folder_that_no_file_can_be_made_in_is_a_sentence(tmp_path: Path) -> N
 def test_a_run_ends_with_the_same_bytes_whatever_is_kept(
     clients: int, tiny_bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twelve clients share passes by twos, three are each alone."""
+    """Twelve clients share passes by threes, three are each alone."""
     monkeypatch.setattr("simulations.groups.cores", lambda: 4)
     monkeypatch.setattr("server.run.draw_plots", lambda _: None)
     counts: list[Counts] = []

@@ -43,13 +43,13 @@ def recipe(
 @pytest.mark.parametrize(
     ("options", "clients", "said"),
     [
-        ({}, 100, "up to 13 clients share each pass through the base model"),
-        ({"per_round": 25}, 100, "up to 4 clients share each pass through the base model"),
+        ({}, 100, "up to 25 clients share each pass through the base model"),
+        ({"per_round": 25}, 100, "up to 7 clients share each pass through the base model"),
         ({}, 100, "; rows end to end without padding; last layer on the class token alone"),
-        ({}, 16, "up to 2 clients share each pass through the base model"),
+        ({}, 16, "up to 4 clients share each pass through the base model"),
         (
             {},
-            8,
+            4,
             "a round asks for too few to share passes; rows end to end without padding; last layer on the class token",
         ),
         (
@@ -57,20 +57,20 @@ def recipe(
             100,
             "clients take turns, because in asynchronous rounds each begins and ends when it does; rows",
         ),
-        ({"privacy": EXAMPLE}, 8, "clients take turns, because a round asks for too few to share passes"),
+        ({"privacy": EXAMPLE}, 4, "clients take turns, because a round asks for too few to share passes"),
         (
             {"dropout": None},
             100,
-            "up to 13 clients share each pass through the base model; rows end to end without padding",
+            "up to 25 clients share each pass through the base model; rows end to end without padding",
         ),
         ({"dropout": None}, 100, "; each row with dropout of its own; last layer on the class token alone"),
-        ({"per_round": 60, "over_select": 0.5}, 100, "up to 12 clients share each pass through the base model"),
-        ({"per_round": 60, "simulation": {"rows_per_s": 1.0}}, 100, "up to 2 clients share each pass"),
-        ({"per_round": 30, "simulation": {"rows_per_s": 1.0}}, 100, "a round asks for too few to share passes"),
+        ({"per_round": 60, "over_select": 0.5}, 100, "up to 23 clients share each pass through the base model"),
+        ({"per_round": 60, "simulation": {"rows_per_s": 1.0}}, 100, "up to 4 clients share each pass"),
+        ({"per_round": 3, "simulation": {"rows_per_s": 1.0}}, 100, "a round asks for too few to share passes"),
         (
             {"dropout": None, "privacy": EXAMPLE},
             100,
-            "rows of up to 13 clients share each pass through the base model; each row with a gradient of its own",
+            "rows of up to 25 clients share each pass through the base model; each row with a gradient of its own",
         ),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_run_that_shares_passes_is_the_same_with_workers_resumed_and_in_turns(
     real = CohortStep._train_lot
     monkeypatch.setattr(CohortStep, "_train_lot", lambda self, lot: lots.append(len(lot)) or real(self, lot))
     one = ends("one")
-    assert lots[:2] == [3, 3]
+    assert lots[:4] == [5, 5, 5, 5]
     digests = [record.state_digest for record in one.rounds()]
     assert [record.state_digest for record in ends("two", workers=2).rounds()] == digests
     with pytest.raises(KeyboardInterrupt):

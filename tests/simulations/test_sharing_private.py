@@ -33,7 +33,7 @@ def test_clients_that_share_passes_spend_what_was_planned(
     real = private_step.train_private_lot
     monkeypatch.setattr(private_step, "train_private_lot", lambda works, lot: lots.append(len(lot)) or real(works, lot))
     run = RunFolder.open(simulate(recipe, workers=1))
-    assert lots == [5, 5] * 2
+    assert lots == [CLIENTS] * 2
     records = run.rounds()
     assert [{client.outcome for client in record.clients} for record in records[1:]] == [{"ok"}] * 2
     assert len({record.state_digest for record in records}) == 3

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fedtune.errors import RunError
-from simulations.groups import LARGEST, Grouped, cores, group_size, groups, singly
+from simulations.groups import singly
 from simulations.workers import Workers
 
 
@@ -31,13 +29,13 @@ class Echo:
 
 def test_replies_come_in_the_order_of_the_jobs():
     jobs = [("slow" if i % 3 == 0 else f"c{i}", bytes([i]) * (1 + i * 1000)) for i in range(12)]
-    with Workers(Echo(), 3) as workers:
+    with Workers(Echo(), 3, singly) as workers:
         assert list(workers.answer_all(jobs)) == list(Echo().answer_all(jobs))
         assert list(workers.answer_all([])) == []
 
 
 def test_work_that_nobody_collects_does_not_disturb_the_next():
-    with Workers(Echo(), 2) as workers:
+    with Workers(Echo(), 2, singly) as workers:
         unfinished = workers.answer_all([("slow", b"ab")] * 6)
         assert next(unfinished) == b"slow:ba"
         unfinished.close()
@@ -45,38 +43,8 @@ def test_work_that_nobody_collects_does_not_disturb_the_next():
 
 
 def test_a_worker_that_dies_is_one_sentence():
-    with Workers(Echo(), 2) as workers, pytest.raises(RunError, match="fewer --workers"):
+    with Workers(Echo(), 2, singly) as workers, pytest.raises(RunError, match="fewer --workers"):
         list(workers.answer_all([("c", b"a"), ("dies", b"b"), ("c", b"c")]))
-
-
-class Asked:
-    """Answers with the names of those that it was asked for together."""
-
-    def answer_all(self, jobs):
-        together = "+".join(client for client, _ in jobs).encode()
-        return (together + b":" + task for _, task in jobs)
-
-
-@given(count=st.integers(0, 300))
-def test_groups_are_cut_by_the_number_of_clients_alone(count: int):
-    jobs = [(f"c{i}", b"") for i in range(count)]
-    cut = groups(jobs)
-    assert [job for group in cut for job in group] == jobs
-    assert all(len(group) == group_size(count) for group in cut[:-1])
-    assert max(map(len, cut), default=0) <= LARGEST
-    assert len(cut) >= min(count, cores())
-
-
-def test_one_process_and_several_are_asked_for_the_same_groups(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("simulations.groups.cores", lambda: 4)
-    jobs = [(f"c{i}", b"ab" if i < 20 else b"cd") for i in range(26)]
-    expected = list(Grouped(Asked()).answer_all(jobs))
-    assert expected[0] == b"c0+c1+c2+c3:ab"
-    for count in (1, 2, 3):
-        with Workers(Asked(), count) as workers:
-            assert list(workers.answer_all(jobs)) == expected
-    with Workers(Asked(), 2, singly) as workers:
-        assert list(workers.answer_all(jobs)) == [f"{name}:".encode() + task for name, task in jobs]
 
 
 @pytest.mark.processes
@@ -84,7 +52,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import sys, time\nfrom simulations.workers import Workers\n"
-        "workers = Workers(None, 3)\nprint(*[p.pid for p in workers._processes], flush=True)\ntime.sleep(60)\n"
+        "workers = Workers(None, 3, lambda jobs: [])\n"
+        "print(*[p.pid for p in workers._processes], flush=True)\ntime.sleep(60)\n"
     )
     root = str(Path(__file__).parents[2])
     with subprocess.Popen(

@@ -1,6 +1,7 @@
 """Actors answer in order and hold what this machine holds; what is wrong with one is a sentence."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from fedtune.errors import RunError
 from simulations.cluster.actors import Actors
 from simulations.cluster.desk import Setup
 from simulations.cluster.packs import join, split_jobs
+from simulations.groups import groups
 from tests.simulations.cluster.fake_ray import FakeRay, RayError
 
+CUT = partial(groups, side_by_side=4)
 JOBS = [(f"c{i}", b"ab" if i < 12 else b"cd") for i in range(26)]
 
 
@@ -33,19 +36,18 @@ class Echo:
 
 
 def actors(ray: FakeRay, count: int) -> Actors:
-    return Actors(ray, Setup("{}", "", "", None, None, count), {"num_cpus": 1})
+    return Actors(ray, Setup("{}", "", "", None, None, count), {"num_cpus": 1}, CUT)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_replies_come_in_the_order_of_the_jobs_and_few_groups_are_open(count: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr("simulations.groups.cores", lambda: 4)
+def test_replies_come_in_the_order_of_the_jobs_and_few_groups_are_open(count: int) -> None:
     ray = FakeRay(changed=lambda *_: Echo())
     with actors(ray, count) as working:
         assert ray.needs == [{"num_cpus": 1}] * count
         for _ in range(2):
             replies = working.answer_all(JOBS)
             assert next(replies) == b"c0:ba"
-            assert sum(len(split_jobs(given)) for given in ray.given if isinstance(given, bytes)) <= 8 * count + 3
+            assert sum(len(split_jobs(given)) for given in ray.given if isinstance(given, bytes)) <= 14 * count + 7
             ray.given.clear()
             assert list(replies) == [client.encode() + b":" + task[::-1] for client, task in JOBS[1:]]
             ray.given.clear()
@@ -88,7 +90,7 @@ def test_what_a_machine_lacks_is_its_own_sentence_and_no_actor_is_left(tmp_path:
     ray = FakeRay()
     broken = Setup('{"model": {"name": "/none", "labels": ["a", "b"]}}', str(tmp_path / "none"), "", None, None, 2)
     with pytest.raises(RunError, match=r"^on .+: a simulation needs data\.source"):
-        Actors(ray, broken, {"num_cpus": 1})
+        Actors(ray, broken, {"num_cpus": 1}, CUT)
     assert ray.alive == 0
 
 

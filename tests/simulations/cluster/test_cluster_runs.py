@@ -95,7 +95,7 @@ def test_how_many_actors(tiny_bert_folder: Path, rows: Path, tmp_path: Path, mon
     anywhere = recipe.model_copy(update={"training": recipe.training.model_copy(update={"device": "auto"})})
     big = FakeRay(resources={"CPU": 64.0, "GPU": 2.0})
     assert (resource_of(big, recipe), resource_of(big, anywhere)) == ("CPU", "GPU")
-    assert (actors_for(big, recipe, None, 100), actors_for(big, recipe, 5, 100)) == (8, 5)
+    assert (actors_for(big, recipe, None, 100), actors_for(big, recipe, 3, 100)) == (4, 3)
     assert (actors_for(big, recipe, None, 3), actors_for(big, anywhere, None, 100)) == (3, 2)
     singly = recipe_for(tiny_bert_folder, rows, tmp_path, federation={"buffer": 2, "concurrency": 20})
     assert (actors_for(big, singly, None, 100), actors_for(big, singly, None, 12)) == (20, 12)
