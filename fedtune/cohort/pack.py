@@ -1,6 +1,6 @@
 """Rows of several clients become one stream: their tokens, the positions of these, and what is predicted where."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,18 +59,20 @@ def pack(
     `seeds` are what each row's dropout is drawn by, those without a target counted too; none where nothing is dropped.
     `prompted` rows stand behind a prompt, which a classification reads, and may be without a token of their own.
     """
-    done = [_Text.of(part, positions, prompted=prompted) for part in parts]
+    done = [_Text.of(run, positions, prompted=prompted) for run in _runs(parts)]
     lengths = [length for one in done for length in one.lengths]
     if not lengths:
         return None
     starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
     reads = torch.tensor([count for one in done for count in one.reads])
     inside = torch.cat([one.inside for one in done])
-    first = torch.tensor([0, *(len(indices) for _, indices in parts)]).cumsum(0)[:-1]
+    first = torch.tensor([0, *(one.asked for one in done)]).cumsum(0)[:-1]
     numbers = torch.cat([one.kept + start for one, start in zip(done, first, strict=True)])
+    asked = torch.tensor([len(indices) for _, indices in parts])
+    of_parts = torch.arange(len(parts)).repeat_interleave(asked)[numbers]
     return Packed(
         Stream(
-            rows=tuple(len(one.kept) for one in done),
+            rows=tuple(of_parts.bincount(minlength=len(parts)).tolist()),
             lengths=tuple(lengths),
             read=(inside + starts.repeat_interleave(reads)).to(device),
             reads=tuple(reads.tolist()),
@@ -107,21 +109,29 @@ def images(parts: Sequence[Part], tokens: int, device: torch.device) -> Stream:
 
 def pixels_of(rows: Sequence[tuple[Rows, int]]) -> torch.Tensor:
     """(n, C, H, W) of rows of several tables, neighbours of one table read together."""
-    runs: list[tuple[Rows, list[int]]] = []
-    for table, index in rows:
-        if runs and runs[-1][0] is table:
-            runs[-1][1].append(index)
-        else:
-            runs.append((table, [index]))
+    runs = _runs([(table, (index,)) for table, index in rows])
     return torch.cat([table.batch(indices)["pixel_values"] for table, indices in runs])
+
+
+def _runs(parts: Iterable[Part]) -> list[tuple[Rows, list[int]]]:
+    """Neighbours of one table are read together: rows that are parts by themselves, say."""
+    runs: list[tuple[Rows, list[int]]] = []
+    for table, indices in parts:
+        if runs and runs[-1][0] is table:
+            runs[-1][1].extend(indices)
+        else:
+            runs.append((table, list(indices)))
+    return runs
 
 
 @dataclass(frozen=True, eq=False)
 class _Text:
-    """One part: its rows that have a target."""
+    """Rows of one table that have a target."""
 
+    asked: int
+    """How many there are, those without a target counted too."""
     kept: torch.Tensor
-    """Which of the part's rows they are."""
+    """Which of these they are."""
     lengths: list[int]
     reads: list[int]
     """How many tokens of each predict something."""
@@ -137,7 +147,7 @@ class _Text:
         rows, indices = part
         if not indices:
             none = torch.zeros(0, dtype=torch.int64)
-            return cls(none, [], [], none, none, none, none, True)
+            return cls(0, none, [], [], none, none, none, none, True)
         if positions is counted and isinstance(rows, EncodedRows) and (plain := rows.texts(indices)) is not None:
             return cls._of_texts(*plain)
         return cls._of_batch(rows.batch(indices), positions, prompted=prompted)
@@ -147,6 +157,7 @@ class _Text:
         """Of classified texts end to end, each of one token or more, without padding them first."""
         places = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return cls(
+            asked=len(lengths),
             kept=torch.arange(len(lengths)),
             lengths=lengths.tolist(),
             reads=[1] * len(lengths),
@@ -172,6 +183,7 @@ class _Text:
         real_BT = batch["attention_mask"].bool()
         real_BT = (real_BT if prompted and classifies else real_BT | read_BT) & kept_B[:, None]
         return cls(
+            asked=len(kept_B),
             kept=kept_B.nonzero()[:, 0],
             lengths=real_BT.sum(dim=1)[kept_B].tolist(),
             reads=read_BT.sum(dim=1)[kept_B].tolist(),

@@ -30,6 +30,16 @@ class Padded:
         return self._rows.batch(indices)
 
 
+class Counted(Padded):
+    """Rows that count how often they are read."""
+
+    reads = 0
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        self.reads += 1
+        return super().batch(indices)
+
+
 def said(packed: Packed | None) -> object:
     """All of it, to be compared."""
     if packed is None:
@@ -47,6 +57,32 @@ def test_texts_end_to_end_are_those_of_padded_batches(parts, draw) -> None:
         rows.append((table, draw.sample(range(len(table)), draw.randint(0, len(table)))))
     plain = pack(rows, counted, CPU)
     assert said(plain) == said(pack([(Padded(table), some) for table, some in rows], counted, CPU))
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=3), st.randoms(use_true_random=False))
+def test_rows_that_are_parts_by_themselves_are_read_together_and_stay_apart(parts, draw) -> None:
+    """However a table's rows are cut into parts, the stream is the same, and each part has those of its own."""
+    whole, cut, tables = [], [], []
+    for texts in parts:
+        ids = Ragged([[5 + draw.randrange(20) for _ in range(length)] for length, _ in texts])
+        labels = [label for _, label in texts]
+        table = Counted(EncodedRows(TextStore(ids, np.array(labels), pad_id=0)))
+        tables.append(table)
+        chosen = draw.sample(range(len(table)), draw.randint(0, len(table)))
+        whole.append((table, chosen))
+        while chosen:
+            size = draw.randint(1, 3)
+            some, chosen = chosen[:size], chosen[size:]
+            cut.append((table, some, sum(labels[row] != IGNORED for row in some)))
+            cut += [(table, [], 0)] * draw.randint(0, 1)
+    together, apart = pack(whole, counted, CPU), pack([(table, some) for table, some, _ in cut], counted, CPU)
+    if together is None or apart is None:
+        assert together is apart is None
+        return
+    assert apart.stream.rows == tuple(count for _, _, count in cut)
+    assert said(apart)[0] == said(together)[0]
+    assert said(apart)[2:] == said(together)[2:]
+    assert all(table.reads <= 2 for table in tables)
 
 
 def test_only_classified_texts_are_read_without_padding() -> None:
