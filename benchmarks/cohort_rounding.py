@@ -18,22 +18,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
+from benchmarks.cohorts import cohort_of
 from benchmarks.simulators.case import Case
 from fedtune.cohort.step import CohortStep
 from fedtune.state import State
-from fedtune.training.base import Assignment
-from fedtune.training.resident import Resident
 from fedtune.training.sequential import SequentialStep
-from simulations.population import Population
 
 
 def compare(case: Case) -> None:
     """Print how far two ways end from the reference, and from each other."""
     with tempfile.TemporaryDirectory() as folder:
         recipe = case.recipe(Path(folder))
-    home, population = Resident.build(recipe), Population.of(recipe)
-    held = [population.data(name).train for name in population.names]
-    cohort = [Assignment(f"client-{n}", 1, home.initial, rows, seed=n) for n, rows in enumerate(held)]
+    home, cohort = cohort_of(recipe)
     shared = [result.state for result in CohortStep(home).train(cohort)]
     own = [result.state for result in SequentialStep(home).train(cohort)]
     home.attached.model.double()
