@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
+import torch
+
 from fedtune.recipe import Recipe
 from fedtune.training.device import choose_device
 
@@ -59,8 +61,15 @@ def asked_in_a_round(recipe: Recipe, clients: int) -> int:
 
 
 def lanes(recipe: Recipe) -> int:
-    """How many groups this machine works on side by side: one a core, or one where a GPU does the work."""
-    return cores() if choose_device(recipe.training.device).type == "cpu" else 1
+    """How many groups this machine works on side by side: one a core, or one a GPU where those do the work.
+
+    Several GPUs are for `--ray`, but no byte may change by that.
+    """
+    device = choose_device(recipe.training.device)
+    if device.type == "cpu":
+        return cores()
+    several = device.type == "cuda" and recipe.training.device in {"auto", "cuda"}
+    return torch.cuda.device_count() if several else 1
 
 
 def group_size(clients: int, side_by_side: int) -> int:

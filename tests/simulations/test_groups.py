@@ -1,7 +1,6 @@
 """Groups hold every client of a round once, are as large as passes like, and have about as much to do."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,8 +91,11 @@ def test_rows_have_a_say_where_they_make_work_and_are_no_secret(
     assert cut == ([[0], [1], [2], [3]] if "federation" in sections else expected)
 
 
-def test_a_gpu_takes_all_clients_that_share_passes_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "gpus", "size"), [("cpu", 0, 2), ("auto", 1, 30), ("cuda", 4, 8), ("cuda:1", 4, 30)])
+def test_a_gpu_takes_all_clients_that_share_passes_at_a_time(
+    name: str, gpus: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("simulations.groups.cores", lambda: 16)
-    assert in_a_group(recipe(), 30) == 2
-    monkeypatch.setattr("simulations.groups.choose_device", lambda _: torch.device("cuda"))
-    assert in_a_group(recipe(), 30) == 30
+    monkeypatch.setattr("simulations.groups.choose_device", lambda _: torch.device("cuda" if gpus else "cpu"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert in_a_group(recipe(training={"device": name}), 30) == size
