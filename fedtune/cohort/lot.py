@@ -157,18 +157,16 @@ class _Course:
     def outcomes(self, started: float) -> list[Outcome]:
         """What has become of each; the time is shared out evenly."""
         losses = self._losses_K.tolist()
-        finite = self._stacks.values_KP.isfinite().all(dim=1).tolist()
         states = [self._works.read(self._stacks, client.row) for client in self._clients]
         seconds = (perf_counter() - started) / len(states)
-        for client in self._clients:
-            if client.error is None and not finite[client.row]:
-                client.error = diverged(self._resident, client.assignment, "weights are", client.total)
         return [
             client.error or self._outcome(client, state, losses[client.row] / client.total, seconds)
             for client, state in zip(self._clients, states, strict=True)
         ]
 
-    def _outcome(self, client: _Client, state: State, loss: float, seconds: float) -> LocalResult:
+    def _outcome(self, client: _Client, state: State, loss: float, seconds: float) -> Outcome:
+        if not bool(torch.cat([tensor.flatten() for tensor in state.values()]).isfinite().all()):
+            return diverged(self._resident, client.assignment, "weights are", client.total)
         groups = zip(self._stacks.columns.groups, client.rates, strict=True)
         moved = {name: rate for group, rate in groups for name in group.names}
         assignment = client.assignment
