@@ -102,7 +102,12 @@ def groups(jobs: Jobs, *, side_by_side: int, rows: Rows | None = None) -> list[G
 
 
 def _even(weights: Sequence[int], size: int) -> list[list[int]]:
-    """Positions in groups of up to `size`, the heaviest first, each to the group that has least and has room."""
+    """Positions in groups of up to `size`, the heaviest first, each to the group that has least and has room.
+
+    As they come where all weigh the same.
+    """
+    if len(set(weights)) == 1:
+        return [list(range(start, min(start + size, len(weights)))) for start in range(0, len(weights), size)]
     found: list[list[int]] = [[] for _ in range(-(-len(weights) // size))]
     loads = [0] * len(found)
     for place in sorted(range(len(weights)), key=lambda place: -weights[place]):

@@ -32,7 +32,7 @@ class Floor:
         _, layers = family_of(base.config).layers_of(base)
         self._layers = [_linears(layer) for layer in layers]
         self._head = bench.model.get_output_embeddings() if bench.recipe.model.task == "causal-lm" else None
-        self._seconds: dict[tuple[int, int], float] = {}
+        self._seconds: dict[tuple[int, int], tuple[float, float]] = {}
         counts = [_counts(bench.rows(name)) for name in bench.names]
         self._tokens, self._read = (sum(column) / (case.clients * case.steps) for column in zip(*counts, strict=True))
 
@@ -41,7 +41,7 @@ class Floor:
 
         No cache, no head.
         """
-        each = [(2 if n >= self._case.lowest else 1) * self._one(names) for n, names in enumerate(self._layers)]
+        each = [self._one(names, back=n >= self._case.lowest) for n, names in enumerate(self._layers)]
         return self._tokens * sum(each)
 
     def left(self) -> float:
@@ -54,17 +54,19 @@ class Floor:
             last = number == len(self._layers) - 1
             behind = {name: m for name, m in self._layers[number].items() if not _reads_input(name)}
             chosen = behind if last or number == self._case.lowest else self._layers[number]
-            total += 2 * self._one(chosen) * (self._read if last else self._tokens)
-        return total + (2 * self._read * self._product(self._head) if self._head is not None else 0.0)
+            total += self._one(chosen, back=True) * (self._read if last else self._tokens)
+        return total + (self._one({"": self._head}, back=True) * self._read if self._head is not None else 0.0)
 
-    def _one(self, linears: Mapping[str, nn.Module]) -> float:
-        return sum(map(self._product, linears.values()))
+    def _one(self, linears: Mapping[str, nn.Module], *, back: bool) -> float:
+        """CPU seconds of one token's way through these, and back."""
+        taken = [self._products(linear) for linear in linears.values()]
+        return sum(forth + (home if back else 0.0) for forth, home in taken)
 
-    def _product(self, linear: nn.Module) -> float:
-        """CPU seconds of one token's."""
+    def _products(self, linear: nn.Module) -> tuple[float, float]:
         out, in_ = dimensions(linear)
         if (out, in_) not in self._seconds:
-            self._seconds[out, in_] = _measured(out, in_) / TOKENS
+            weight = torch.randn(out, in_)
+            self._seconds[out, in_] = _measured(weight.T), _measured(weight)
         return self._seconds[out, in_]
 
 
@@ -90,14 +92,13 @@ def _counts(rows: Rows) -> tuple[int, int]:
     return int(batch["attention_mask"].sum()), read
 
 
-def _measured(out: int, in_: int) -> float:
-    """CPU seconds of (TOKENS, in) times (in, out), one thread."""
-    x, weight = torch.randn(TOKENS, in_), torch.randn(out, in_)
+def _measured(weight: torch.Tensor) -> float:
+    """CPU seconds of one row of (TOKENS, n) times (n, m), one thread."""
+    x, y = torch.randn(TOKENS, len(weight)), torch.empty(TOKENS, weight.shape[1])
     times: list[float] = []
     begun = time.process_time()
-    with torch.no_grad():
-        while len(times) < 3 or time.process_time() - begun < SECONDS:
-            before = time.process_time()
-            x @ weight.T
-            times.append(time.process_time() - before)
-    return min(times)
+    while len(times) < 4 or time.process_time() - begun < SECONDS:
+        before = time.process_time()
+        torch.mm(x, weight, out=y)
+        times.append(time.process_time() - before)
+    return min(times) / TOKENS
