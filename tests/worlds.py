@@ -2,8 +2,12 @@
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fedtune.adapters.base import Products
 from fedtune.adapters.slots import Axes
@@ -60,3 +64,11 @@ def frame_for(state: State, *, form: AdapterForm = "square", axes: Axes | None =
         seed=0,
         products=no_products,
     )
+
+
+@contextmanager
+def each_alone() -> Iterator[None]:
+    """Virtual clients are handed out one by one, as deployed ones work: beside others their last digits differ."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulations.groups.cores", lambda: 64)
+        yield

@@ -5,7 +5,7 @@ import pytest
 from fedtune.runs.folder import RunFolder
 from simulations.simulate import simulate
 from tests.integration.processes import Federation, eventually
-from tests.worlds import tiny_recipe, write_rows
+from tests.worlds import each_alone, tiny_recipe, write_rows
 
 pytestmark = pytest.mark.processes
 CLIENTS, ROUNDS = 3, 3
@@ -37,7 +37,13 @@ def recipe_named(tiny_bert_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(recipe_named):
     """The rounds of a run that nobody disturbed."""
-    return RunFolder.open(simulate(recipe_named("uninterrupted"))).rounds()
+    return alone(recipe_named("uninterrupted"))
+
+
+def alone(recipe):
+    """The rounds of a run whose clients work each alone, as deployed ones do."""
+    with each_alone():
+        return RunFolder.open(simulate(recipe)).rounds()
 
 
 def assert_same_rounds(run, uninterrupted, *, asked_again=""):
@@ -88,7 +94,7 @@ def test_a_coordinator_killed_in_a_round_goes_on_while_its_clients_stay(recipe_n
 def test_a_client_that_keeps_its_own_tensors_finds_them_again_after_a_kill(recipe_named, tmp_path):
     """FedSA-LoRA: B and the head are on the client's disk alone; killed in a round, the client goes on with them."""
     own = {"data": {"holdout_fraction": 0.2}, "aggregation": {"scheme": "fedsa"}}
-    undisturbed = RunFolder.open(simulate(recipe_named("own-undisturbed", **own))).rounds()
+    undisturbed = alone(recipe_named("own-undisturbed", **own))
     with Federation(recipe_named("own-killed", **own), tmp_path) as world:
         world.make_keys()
         coordinator, clients = world.coordinator(), dict(zip(world.names, world.clients(), strict=True))
@@ -104,7 +110,7 @@ def test_a_client_that_keeps_its_own_tensors_finds_them_again_after_a_kill(recip
 def test_what_a_client_did_not_send_outlives_a_kill(feedback, recipe_named, tmp_path):
     """Ternary uploads and downloads: the residual, or copy, is on the client's disk, and no round adds it twice."""
     small = {"upload": ["ternary", "entropy"], "download": ["ternary", "entropy"], "density": 0.1, "feedback": feedback}
-    undisturbed = RunFolder.open(simulate(recipe_named(f"{feedback}-undisturbed", compression=small))).rounds()
+    undisturbed = alone(recipe_named(f"{feedback}-undisturbed", compression=small))
     with Federation(recipe_named(f"{feedback}-killed", compression=small), tmp_path) as world:
         world.make_keys()
         coordinator, clients = world.coordinator(), dict(zip(world.names, world.clients(), strict=True))

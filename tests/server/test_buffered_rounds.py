@@ -11,7 +11,7 @@ from fedtune.runs.folder import RunFolder
 from fedtune.runs.log import scalars
 from simulations.simulate import simulate
 from tests.server.buffered_runs import BUFFERS, PACES, UNEVEN, StopsInRound, entries, lasting, run_paced, timed_recipe
-from tests.worlds import write_rows
+from tests.worlds import each_alone, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,8 @@ def test_with_equal_speeds_and_everybody_at_work_the_rounds_are_the_synchronous_
 ) -> None:
     sections = {"aggregation": {"server_optimizer": "avgm"}, **more}
     sections["federation"] = {"rounds": 3, **more.get("federation", {})}
-    waiting = simulate(recipe("waiting", **sections))
+    with each_alone():
+        waiting = simulate(recipe("waiting", **sections))
     sections["federation"] |= {"buffer": 4, "concurrency": 4}
     assert lasting(simulate(recipe("pacing", **sections))) == lasting(waiting)
 
